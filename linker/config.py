@@ -1,0 +1,157 @@
+"""Every setting, declared once: name (with its unit), default, range, meaning. Frozen once read.
+
+`config/config.yaml` holds only what differs from these defaults; `config/README.md` is generated from this file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from linker.errors import SettingsError
+
+FPS = 25  # frames a second of the model and of every intermediate (section 4.1)
+SAMPLE_RATE_HZ = 16_000  # what the speech encoder hears
+FACE_PX = 512  # side of the square portrait crop
+REGIONS = ("head", "mouth", "eyes")  # the order of every per-region tensor
+PACKAGE_DIR = Path(__file__).resolve().parent
+ROOT_DIR = PACKAGE_DIR.parent
+MINI_DIR = ROOT_DIR / "workflow" / "resources" / "mini"
+
+
+class Group(BaseModel):
+    """A closed, frozen group of settings: a misspelt name is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LimitSettings(Group):
+    """What is accepted from outside."""
+
+    min_audio_s: float = Field(0.2, ge=0.04, le=60, description="shortest accepted speech, seconds")
+    max_audio_s: float = Field(3600, ge=1, le=86_400, description="longest accepted speech, seconds")
+    max_audio_mb: float = Field(2000, gt=0, le=100_000, description="largest audio file, megabytes")
+    max_image_mb: float = Field(100, gt=0, le=10_000, description="largest portrait file, megabytes")
+    max_image_megapixels: float = Field(100, gt=0, le=1000, description="largest portrait, megapixels")
+    min_image_px: int = Field(64, ge=16, le=4096, description="smallest side of a portrait, pixels")
+
+
+class AudioSettings(Group):
+    """normalize_audio: what the model hears."""
+
+    target_lufs: float = Field(-23.0, ge=-40, le=-10, description="EBU R128 loudness of the driver, LUFS")
+    silence_lufs: float = Field(-60.0, ge=-90, le=-30, description="at or below this loudness the audio counts as silent")
+    speech_threshold: float = Field(0.5, gt=0, lt=1, description="voice activity: probability from which a frame is speech")
+
+
+class LanguageSettings(Group):
+    """detect_language: openai-whisper on windows with speech."""
+
+    whisper: str = Field("", description="weights: a .pt file or a model name such as 'small'; empty = do not detect")
+    windows: int = Field(4, ge=1, le=64, description="30 s windows with speech that vote")
+    min_speech_s: float = Field(5.0, ge=0, le=600, description="under this much speech the language stays 'und'")
+    min_agreement: float = Field(0.6, ge=0.3, le=1, description="mean probability the winner needs")
+
+
+class FaceSettings(Group):
+    """crop_face and extract_masks."""
+
+    min_confidence: float = Field(0.5, ge=0.1, le=0.99, description="face detector's confidence")
+    min_face_px: int = Field(40, ge=16, le=1024, description="smallest accepted face height, source pixels")
+    crop_scale: float = Field(2.0, ge=1.2, le=4, description="side of the square crop, in face heights (hair to chin inside)")
+    crop_up: float = Field(0.12, ge=-0.5, le=0.5, description="centre of the crop above the face's centre, in face heights")
+    mouth_margin: float = Field(0.08, ge=0, le=0.5, description="dilation of the mouth mask, in face heights")
+    eyes_margin: float = Field(0.04, ge=0, le=0.5, description="dilation of the eyes mask, in face heights")
+    head_margin: float = Field(0.08, ge=0, le=0.5, description="dilation of the head mask, in face heights")
+
+
+class GenerateSettings(Group):
+    """generate: the gated diffusion model."""
+
+    weights: str = Field("mini", description="'mini' (embedded) or a folder with a LinguaLinker checkpoint")
+    preset: Literal["quality", "balanced", "draft"] = Field("balanced", description="steps and guidance as a bundle")
+    steps: int | None = Field(None, ge=1, le=1000, description="denoising steps; empty = the preset's")
+    guidance_scale: float | None = Field(None, ge=1, le=20, description="classifier-free guidance; empty = the preset's")
+    sampler: Literal["ddim", "unipc", "lcm", "tcd"] = Field("ddim", description="diffusers scheduler")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto = bfloat16 where the processor has it")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of rows that name none")
+    background_strength: float = Field(1.0, ge=0, le=1, description="section 3.2: 1 = off, 0 = background frozen to the portrait's")
+    shards: int = Field(1, ge=1, le=1000, description="groups of rows; each loads the model once and is one worker's work")
+
+
+class BackgroundSettings(Group):
+    """stabilize_background: what lies outside the moving head."""
+
+    feather: float = Field(0.06, ge=0, le=0.5, description="feather of the head mask, in crop sides")
+    margin: float = Field(0.05, ge=0, le=0.5, description="dilation of the head mask before the feather, in crop sides")
+
+
+class FinishSettings(Group):
+    """upscale_video and mux_audio: the deliverable."""
+
+    layout: Literal["portrait", "crop"] = Field("portrait", description="paste back into the whole portrait, or the crop alone")
+    max_side_px: int = Field(1080, ge=128, le=7680, description="longest side of the deliverable, pixels")
+    crf: int = Field(17, ge=0, le=40, description="x264 constant rate factor")
+    audio_kbps: int = Field(192, ge=32, le=512, description="AAC bit rate")
+
+
+class LaunchSettings(Group):
+    """Where GPU work runs; the slurm/ profile overrides these and nothing else does."""
+
+    cluster: Literal["debug", "local", "slurm"] = Field("debug", description="debug = in this process, local = submitit processes, slurm")
+    partition: str = Field("", description="SLURM partition; empty = the cluster's default")
+    account: str = Field("", description="SLURM account")
+    gpus: int = Field(0, ge=0, le=16, description="GPUs a worker")
+    cpus: int = Field(2, ge=1, le=256, description="CPU cores a worker")
+    memory_gb: int = Field(8, ge=1, le=4096, description="memory a worker, GB")
+    time_min: int = Field(240, ge=1, le=43_200, description="time limit a worker, minutes")
+
+
+class Settings(Group):
+    """All groups; `results` and `manifest` are given by `linker run`."""
+
+    limits: LimitSettings = LimitSettings()
+    audio: AudioSettings = AudioSettings()
+    language: LanguageSettings = LanguageSettings()
+    face: FaceSettings = FaceSettings()
+    generate: GenerateSettings = GenerateSettings()
+    background: BackgroundSettings = BackgroundSettings()
+    finish: FinishSettings = FinishSettings()
+    launch: LaunchSettings = LaunchSettings()
+
+
+def read_settings(values: dict[str, Any], where: str) -> Settings:
+    """Check `values` (parsed YAML) against the declarations. Raises SettingsError naming the key and `where`."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_first_fault(error, where)) from None
+
+
+def load_settings(path: Path) -> Settings:
+    """Settings from a YAML file; a missing file is an error, an empty one means the defaults."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: found {type(values).__name__}, needed a mapping of setting groups")
+    return read_settings(values, str(path))
+
+
+def token(group: Group) -> str:
+    """One JSON token of a group, keys sorted: what rules carry in `params`, so that a changed setting reruns its step."""
+    return json.dumps(group.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def _first_fault(error: ValidationError, where: str) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {key}: {fault['msg']}, found {fault.get('input')!r}{more}; config/README.md lists every setting"

@@ -1,0 +1,33 @@
+"""What can go wrong, drawn as a tree. Only the command line catches these; each knows its exit code.
+
+    LinkerError            1   never raised itself; anything else that escapes is a bug and also exits 1
+    ├── SettingsError      2   a setting is unknown, of the wrong type or out of its range
+    ├── ManifestError      2   a manifest cannot be read, or rows of it are wrong (file:line:column)
+    ├── EnvironmentError   3   a tool, a package or weights are missing or do not fit
+    └── RowsFailed         4   the run finished, and some rows were refused
+
+A row's own fault (no face, silence, a broken file) is not an exception but a `records.Refusal`: it travels in the
+sidecars, so that one bad row never stops another.
+"""
+
+
+class LinkerError(Exception):
+    """Base of all expected errors; `str(error)` is one line for people: found, needed, where, what to do."""
+
+    exit_code = 1
+
+
+class SettingsError(LinkerError):
+    exit_code = 2
+
+
+class ManifestError(LinkerError):
+    exit_code = 2
+
+
+class EnvironmentError(LinkerError):  # noqa: A001  (the house's word; the builtin of this name is an alias of OSError)
+    exit_code = 3
+
+
+class RowsFailed(LinkerError):
+    exit_code = 4
