@@ -1,0 +1,79 @@
+"""Where settings come from, later ones winning: config/config.yaml, a profile, a file of the user's, `--set`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from linker.config import ROOT_DIR, Settings, read_settings
+from linker.errors import SettingsError
+
+WORKFLOW_KEYS = ("manifest", "results")  # of the configuration, but no settings
+Layer = dict[str, Any]
+
+
+def settings_of(config: Layer, where: str) -> Settings:
+    """The settings in a workflow's configuration. Raises SettingsError."""
+    return read_settings({key: value for key, value in config.items() if key not in WORKFLOW_KEYS}, where)
+
+
+def anchored(settings: Settings, folder: Path) -> Settings:
+    """Settings whose weights, where they are files or folders below `folder`, are named by absolute paths."""
+    generate, language = settings.generate, settings.language
+    generate = generate.model_copy(update={"weights": _anchored(generate.weights, folder)})
+    language = language.model_copy(update={"whisper": _anchored(language.whisper, folder)})
+    return settings.model_copy(update={"generate": generate, "language": language})
+
+
+def _anchored(name: str, folder: Path) -> str:
+    return str(folder / name) if name and name != "mini" and (folder / name).exists() else name
+
+
+def layered(profile: Path | None, file: Path | None, assignments: list[str]) -> Layer:
+    """The merged configuration, without the manifest and the results folder."""
+    layers = [read_layer(ROOT_DIR / "config" / "config.yaml")]
+    if profile and (profile / "settings.yaml").is_file():
+        layers.append(read_layer(profile / "settings.yaml"))
+    if file:
+        layers.append(read_layer(file))
+    layers += [parse_assignment(words) for words in assignments]
+    merged: Layer = {}
+    for layer in layers:
+        merged = merge(merged, layer)
+    return {key: value for key, value in merged.items() if key not in WORKFLOW_KEYS}
+
+
+def read_layer(path: Path) -> Layer:
+    """A YAML file of setting groups. Raises SettingsError."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read ({error}); give an existing YAML file") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: found {type(values).__name__}, needed setting groups such as 'finish:'")
+    return values
+
+
+def parse_assignment(words: str) -> Layer:
+    """`finish.crf=20` as {"finish": {"crf": 20}}. Raises SettingsError."""
+    name, equals, value = words.partition("=")
+    group, dot, key = name.strip().partition(".")
+    if not (equals and dot and group and key):
+        raise SettingsError(f"--set {words}: needed group.key=value, for example finish.crf=20")
+    try:
+        return {group: {key: yaml.safe_load(value)}}
+    except yaml.YAMLError:
+        return {group: {key: value}}
+
+
+def merge(low: Layer, high: Layer) -> Layer:
+    """Both layers; `high` wins where a key is in both."""
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged

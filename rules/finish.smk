@@ -1,0 +1,93 @@
+"""Finish: from the generated crop to the video a viewer gets.
+
+Inputs: clips/{clip}/generated.mkv, the portrait's preparation, the portrait and the audio as they came.
+Outputs: clips/{clip}/ stable.mkv, upscaled.mkv; videos/{clip}.mp4 and videos/{clip}.json (provenance and checks).
+The viewer hears the row's own audio, not the 16 kHz copy that the model hears.
+"""
+
+
+rule stabilize_background:
+    input:
+        generated="clips/{clip}/generated.mkv",
+        face=of_portrait("face.png"),
+        masks=of_portrait("masks.npz"),
+    output:
+        stable="clips/{clip}/stable.mkv",
+    log:
+        "logs/stabilize_background/{clip}.log",
+    benchmark:
+        "benchmarks/stabilize_background/{clip}.jsonl"
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=token(SETTINGS.background),
+    message:
+        "Stabilising the background of {wildcards.clip}"
+    shell:
+        "python -P -m linker.cli stabilize_background --log {log:q} --generated {input.generated:q}"
+        " --face {input.face:q} --masks {input.masks:q} --stable {output.stable:q} --settings {params.settings:q}"
+
+
+rule upscale_video:
+    input:
+        stable="clips/{clip}/stable.mkv",
+        portrait=row_portrait,
+        crop=of_portrait("crop.json"),
+    output:
+        upscaled="clips/{clip}/upscaled.mkv",
+    log:
+        "logs/upscale_video/{clip}.log",
+    benchmark:
+        "benchmarks/upscale_video/{clip}.jsonl"
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        settings=token(SETTINGS.finish),
+    message:
+        "Upscaling {wildcards.clip}"
+    shell:
+        "python -P -m linker.cli upscale_video --log {log:q} --stable {input.stable:q} --portrait {input.portrait:q}"
+        " --crop {input.crop:q} --upscaled {output.upscaled:q} --settings {params.settings:q}"
+
+
+rule mux_audio:
+    input:
+        upscaled="clips/{clip}/upscaled.mkv",
+        portrait=row_portrait,
+        crop=of_portrait("crop.json"),
+        masks=of_portrait("masks.npz"),
+        audio=row_audio,
+        loudness=of_audio("loudness.json"),
+        language=of_audio("language.json"),
+        provenance=ancient(row_ledger),
+    output:
+        video="videos/{clip}.mp4",
+        sidecar="videos/{clip}.json",
+    log:
+        "logs/mux_audio/{clip}.log",
+    benchmark:
+        "benchmarks/mux_audio/{clip}.jsonl"
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        row=delivery,
+        settings=token(SETTINGS.finish),
+    message:
+        "Delivering {wildcards.clip}"
+    shell:
+        "python -P -m linker.cli mux_audio --log {log:q} --upscaled {input.upscaled:q} --portrait {input.portrait:q}"
+        " --crop {input.crop:q} --masks {input.masks:q} --audio {input.audio:q} --loudness {input.loudness:q}"
+        " --language {input.language:q} --provenance {input.provenance:q} --video {output.video:q}"
+        " --sidecar {output.sidecar:q} --row {params.row:q} --settings {params.settings:q}"

@@ -1,0 +1,78 @@
+"""Generate: the gated diffusion model, loaded once for all rows of a shard.
+
+Inputs: the prepared portraits and audios of the shard's rows, and the weights.
+Outputs: shards/{shard}/ledger.json, with each row's clip beside it under a key of its content; clips/{clip}/generated.mkv.
+The ledger alone is declared: a shard that runs again skips the rows that are done, so over-eager reruns are cheap. `collect`
+reads it as `ancient` and is told by its own parameters and inputs what a row's frames depend on, so that one changed
+row redoes that row's clip and no other's. `update` keeps the ledger when a shard is started again and killed.
+"""
+
+
+rule list_shard:
+    output:
+        listing="shards/{shard}.json",
+    log:
+        "logs/list_shard/{shard}.log",
+    benchmark:
+        "benchmarks/list_shard/{shard}.jsonl"
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        digest=shard_digest,
+        manifest=str(MANIFEST.path),
+        settings=token(SETTINGS.generate),
+    message:
+        "Listing the rows of shard {wildcards.shard}"
+    shell:
+        "python -P -m linker.cli list_shard --log {log:q} --manifest {params.manifest:q} --shard {wildcards.shard:q}"
+        " --listing {output.listing:q} --settings {params.settings:q}"
+
+
+rule generate:
+    input:
+        shard="shards/{shard}.json",
+        prepared=shard_files,
+        weights=weights_files,
+    output:
+        ledger=update("shards/{shard}/ledger.json"),
+    log:
+        "logs/generate/{shard}.log",
+    benchmark:
+        "benchmarks/generate/{shard}.jsonl"
+    localrule: True
+    conda:
+        "../environment.yml"
+    threads: generate_threads()
+    params:
+        settings=token(SETTINGS.generate),
+    message:
+        "Generating the clips of shard {wildcards.shard}"
+    shell:
+        "python -P -m linker.cli generate --log {log:q} --shard {input.shard:q} --ledger {output.ledger:q}"
+        " --settings {params.settings:q}"
+
+
+rule collect:
+    input:
+        ledger=ancient(row_ledger),
+        face=of_portrait("face.png"),
+        masks=of_portrait("masks.npz"),
+        driver=of_audio("driver.wav"),
+        weights=weights_files,
+    output:
+        generated="clips/{clip}/generated.mkv",
+    log:
+        "logs/collect/{clip}.log",
+    benchmark:
+        "benchmarks/collect/{clip}.jsonl"
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        generation=generation,
+    message:
+        "Collecting the clip {wildcards.clip}"
+    shell:
+        "python -P -m linker.cli collect --log {log:q} --ledger {input.ledger:q} --clip {wildcards.clip:q}"
+        " --generated {output.generated:q}"

@@ -1,0 +1,131 @@
+"""Tables and input functions of the rules; no rules here.
+
+Reads the settings and the manifest once. Only ids that the manifest's reader accepted become wildcards.
+"""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from linker.config import MINI_DIR, ROOT_DIR, token
+from linker.layers import anchored, settings_of
+from linker.manifest import read_manifest
+from linker.records import ID_PATTERN
+from linker.shards import digest, row_delivery, row_token, rows_by_shard
+
+SETTINGS = anchored(settings_of(config, "config"), Path(workflow.workdir_init))
+MANIFEST = read_manifest(Path(config["manifest"]))
+ROWS = {row.clip: row for row in MANIFEST.rows}
+PORTRAITS = {row.portrait_id: row for row in MANIFEST.rows}
+AUDIOS = {row.audio_id: row for row in MANIFEST.rows}
+SHARDS = rows_by_shard(MANIFEST.rows, SETTINGS.generate.shards)
+SHARD_OF = {row.clip: shard for shard, rows in SHARDS.items() for row in rows}
+
+# Jobs find this interpreter and this package from any folder; `exec` makes the step Snakemake's own child, so that it
+# gets its signals. The launch settings travel beside the parameters: where a job runs never decides whether it reruns.
+ENVIRONMENT = {"PYTHONPATH": str(ROOT_DIR), "LINKER_LAUNCH": token(SETTINGS.launch)}
+EXPORTS = " ".join(f"{name}={shlex.quote(value)}" for name, value in ENVIRONMENT.items())
+EXPORTS = EXPORTS.replace("{", "{{").replace("}", "}}")  # the prefix is a format string
+shell.prefix(f"export {EXPORTS} PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; exec ")
+
+
+wildcard_constraints:
+    clip=ID_PATTERN,
+    portrait=r"[a-z0-9-]+\.[0-9a-f]{8}",
+    audio=r"[a-z0-9-]+\.[0-9a-f]{8}",
+    shard=r"s\d{3,4}",
+
+
+def portrait_source(wildcards):
+    """The portrait as the manifest names it."""
+    return str(PORTRAITS[wildcards.portrait].portrait)
+
+
+def portrait_choice(wildcards):
+    """Which face of the portrait: '', an index, or a box."""
+    return PORTRAITS[wildcards.portrait].face
+
+
+def audio_source(wildcards):
+    """The audio as the manifest names it."""
+    return str(AUDIOS[wildcards.audio].audio)
+
+
+def of_portrait(name):
+    """Input function: a file of the row's portrait preparation."""
+
+    def path(wildcards):
+        return f"portraits/{ROWS[wildcards.clip].portrait_id}/{name}"
+
+    return path
+
+
+def of_audio(name):
+    """Input function: a file of the row's audio preparation."""
+
+    def path(wildcards):
+        return f"audio/{ROWS[wildcards.clip].audio_id}/{name}"
+
+    return path
+
+
+def row_portrait(wildcards):
+    """The portrait of a row, at its own resolution."""
+    return str(ROWS[wildcards.clip].portrait)
+
+
+def row_audio(wildcards):
+    """The audio of a row, at its own quality."""
+    return str(ROWS[wildcards.clip].audio)
+
+
+def row_ledger(wildcards):
+    """The ledger that a row's generation is written into."""
+    return f"shards/{SHARD_OF[wildcards.clip]}/ledger.json"
+
+
+def shard_files(wildcards):
+    """Every prepared file that a shard's rows need, once each."""
+    rows = SHARDS[wildcards.shard]
+    faces = [f"portraits/{row.portrait_id}/{name}" for row in rows for name in ("face.png", "crop.json", "masks.npz")]
+    audio = [f"audio/{row.audio_id}/{name}" for row in rows for name in ("driver.wav", "loudness.json")]
+    return list(dict.fromkeys(faces + audio))
+
+
+def shard_digest(wildcards):
+    """Changes when a row of the shard, or a setting of generation, changes."""
+    return digest(SHARDS[wildcards.shard], SETTINGS.generate)
+
+
+def weights_files(wildcards):
+    """The checkpoint's files: new weights make new clips."""
+    folder = MINI_DIR if SETTINGS.generate.weights == "mini" else Path(SETTINGS.generate.weights)
+    return sorted(str(path) for pattern in ("*.safetensors", "*.json") for path in folder.rglob(pattern))
+
+
+def generation(wildcards):
+    """Everything but files that decides a row's generated frames."""
+    return row_token(ROWS[wildcards.clip], SETTINGS.generate)
+
+
+def delivery(wildcards):
+    """What the deliverable tells about its row."""
+    return row_delivery(ROWS[wildcards.clip])
+
+
+def generate_threads():
+    """All cores where the model runs in this process; one where the job only waits for a worker elsewhere."""
+    return workflow.cores if SETTINGS.launch.cluster == "debug" and workflow.cores else 1
+
+
+def write_report():
+    """status.tsv and the page of all rows, failed ones too; a fault of the report never hides the run's own outcome."""
+    words = ["report", "--results", ".", "--status", "status.tsv", "--page", "report/index.html"]
+    words += ["--manifest", config["manifest"], "--log", "logs/report/report.log"]
+    subprocess.run([sys.executable, "-P", "-m", "linker.cli", *words], check=False)
+
+
+def rows_digest():
+    """Changes when any row does."""
+    return digest(list(MANIFEST.rows), SETTINGS.generate)
