@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,15 +73,19 @@ _UNKNOWN = "central"
 
 
 def classify(name: str) -> tuple[str, ...]:
-    """Viseme classes of one IPA name, in order: "aɪ" is open, spread. "" is silence; marks such as "ː" do not count."""
-    plain = name.replace("ɯᵝ", "u").replace("ä", "a").replace("ũ", "u").replace("ã", "a").replace("ẽ", "e")
-    found = tuple(_CLASS_OF[letter] for letter in plain if letter in _CLASS_OF)
-    return found or (("silence",) if name == SILENCE else (_UNKNOWN,))
+    """Viseme classes of one IPA name, in order: "aɪ" is open, spread; "" is silence; unknown sounds are neutral."""
+    return _known(name) or (("silence",) if name == SILENCE else (_UNKNOWN,))
 
 
 def is_known(name: str) -> bool:
-    """Whether a phoneme's class comes from the table and not from the neutral shape for unknown ones."""
-    return name == SILENCE or any(letter in _CLASS_OF for letter in name.replace("ä", "a").replace("ũ", "u"))
+    """Whether a phoneme's class comes from the table and is not the neutral shape of unknown ones."""
+    return name == SILENCE or bool(_known(name))
+
+
+def _known(name: str) -> tuple[str, ...]:
+    name = {"ʲ": "j", "ɯᵝ": "u"}.get(name, name)  # a glide of its own; the Japanese u, which is rounded
+    letters = unicodedata.normalize("NFD", name)
+    return tuple(_CLASS_OF[letter] for letter in letters if letter in _CLASS_OF)
 
 
 def viseme_classes(speech: Speech, rate_hz: float = 50) -> NDArray[np.int64]:
@@ -190,9 +195,7 @@ def _loudness(speech: Speech, time_s: Grid) -> Grid:
 
 
 def _pauses(speech: Speech) -> list[tuple[float, float]]:
-    return [
-        (p.start_s, p.end_s) for p in speech.phonemes if p.name == SILENCE and p.end_s - p.start_s >= _PAUSE_S
-    ]
+    return [(p.start_s, p.end_s) for p in speech.phonemes if p.name == SILENCE and p.end_s - p.start_s >= _PAUSE_S]
 
 
 def _blinks(speech: Speech, time_s: Grid, rng: np.random.Generator) -> Grid:
