@@ -1,4 +1,4 @@
-"""The one way a portrait becomes pixels, so that its crop, its masks and its deliverable all speak of the same picture."""
+"""The one way a portrait becomes pixels: its crop, its masks and its deliverable all speak of the same picture."""
 
 from __future__ import annotations
 
@@ -65,20 +65,20 @@ def _to_rgb(picture: Image.Image) -> np.ndarray:
         grey = np.clip(np.asarray(picture).astype(np.int64) / 257 + 0.5, 0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if picture.has_transparency_data:
-        clear = picture.convert("RGBA")
+        clear = _to_srgb(picture.convert("RGBA"), "RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear)
         return np.asarray(picture.convert("RGB"))
-    return np.asarray(_to_srgb(picture))
+    return np.asarray(_to_srgb(picture, "RGB"))
 
 
-def _to_srgb(picture: Image.Image) -> Image.Image:
-    """Through the embedded profile where there is a sound one (a CMYK scan is far off without it)."""
+def _to_srgb(picture: Image.Image, mode: str) -> Image.Image:
+    """To `mode`, through the embedded profile where there is a sound one (a CMYK scan is far off without it)."""
     profile = picture.info.get("icc_profile")
-    if profile and picture.mode in ("RGB", "CMYK", "L", "LAB"):
+    if profile and picture.mode in ("RGB", "RGBA", "CMYK", "L", "LAB"):
         try:
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
-            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            converted = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode=mode)
         except (ImageCms.PyCMSError, OSError):
-            return picture.convert("RGB")  # a damaged profile says nothing about colour
-        return converted or picture.convert("RGB")
-    return picture.convert("RGB")
+            return picture.convert(mode)  # a damaged profile says nothing about colour
+        return converted or picture.convert(mode)
+    return picture.convert(mode)
