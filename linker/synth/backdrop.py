@@ -105,7 +105,7 @@ def body(t: Traits, frame: Frame, rng: np.random.Generator) -> Layer:
 
 def neck_outline(neck: float) -> list[tuple[float, float]]:
     """The skin that may show: neck and upper chest."""
-    return [(0, 0.0), (neck, 0.05), (neck - 0.005, 0.35), (neck + 0.01, 0.56), (neck + 0.12, 0.68), (0.62, 0.80), (0.60, 1.3), (0, 1.4)]
+    return [(0, 0.0), (neck, 0.05), (neck - 0.005, 0.35), (neck + 0.01, 0.56), (neck + 0.09, 0.66), (0.36, 0.74), (0.42, 1.3), (0, 1.4)]
 
 
 def neck_skin(t: Traits, frame: Frame, x: Array, y: Array, neck: float) -> Image:

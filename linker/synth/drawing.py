@@ -80,20 +80,31 @@ def strands(rng: np.random.Generator, across: Image, along: Image, fineness: flo
     return total
 
 
+def extended(image: Image, alpha: Image, sigma: float) -> Image:
+    """The picture with the colours of its visible part carried on beyond the edge of `alpha`."""
+    solid = np.float32(alpha > 0.5)
+    weight = blur(solid, sigma) + 1e-4 * blur(solid, sigma * 8) + 1e-9
+    carried = blur(image * solid[..., None], sigma) + 1e-4 * blur(image * solid[..., None], sigma * 8)
+    return np.ascontiguousarray(over(carried / weight[..., None], image, solid), np.float32)
+
+
 def brush(rng: np.random.Generator, image: Image, size_px: float, strokes: int) -> Image:
     """The picture repainted with `strokes` short brush strokes along its contours, coarse ones first."""
     h, w = image.shape[:2]
     grey = cv2.GaussianBlur(image.mean(2), (0, 0), size_px * 0.6)
     angle = np.degrees(np.arctan2(cv2.Sobel(grey, cv2.CV_32F, 0, 1), cv2.Sobel(grey, cv2.CV_32F, 1, 0))) + 90
     angle = angle + 25 * noise(rng, (h, w), size_px * 5)
-    canvas = cv2.GaussianBlur(image, (0, 0), size_px * 0.35)
+    canvas = cv2.GaussianBlur(image, (0, 0), size_px * 0.2)
+    detail = cv2.GaussianBlur(np.abs(image - blur(image, size_px * 0.5)).mean(2), (0, 0), size_px * 0.25)
     for scale, share in ((1.0, 0.25), (0.6, 0.35), (0.33, 0.4)):
         count = int(strokes * share)
         xs, ys = rng.integers(0, w, count), rng.integers(0, h, count)
-        tone = rng.normal(0, 0.022, count)
+        calm = detail[ys, xs] < 0.035 / scale**1.5  # coarse strokes stay off fine detail
+        xs, ys, count = xs[calm], ys[calm], int(calm.sum())
+        tone = rng.normal(0, 0.035, count)
         lengths = size_px * scale * rng.uniform(0.7, 1.3, count)
         for x, y, t, length in zip(xs.tolist(), ys.tolist(), tone.tolist(), lengths.tolist(), strict=True):
-            colour = [float(v) + t for v in image[y, x]]
+            colour = [float(v) * (1 + t) for v in image[y, x]]
             axes = (int(length * 16), int(length * 5))
             cv2.ellipse(canvas, (x * 16, y * 16), axes, float(angle[y, x]), 0, 360, colour, -1, cv2.LINE_8, 4)
     return cv2.GaussianBlur(canvas, (0, 0), 0.6)

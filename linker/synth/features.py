@@ -55,7 +55,7 @@ def mouth(t: Traits, m: Motion) -> Mouth:
     half = t.mouth_w * (1 + 0.20 * spread - 0.42 * purse) * (1 - 0.16 * opening)
     up, low = t.mouth_y - UPPER_SHARE * gap, t.mouth_y + (1 - UPPER_SHARE) * gap
     corner = t.mouth_y + 0.40 * gap - 0.014 * spread - t.smile * (1 - 0.6 * purse)
-    round_ = np.float32(1 - np.abs(S) ** 2.2) ** (0.95 - 0.35 * np.maximum(opening, purse))
+    round_ = np.float32(1 - np.abs(S) ** 2.2) ** (1.15 - 0.55 * np.maximum(np.minimum(2 * opening, 1), purse))
     bow = 0.004 * np.cos(S * 7) * (1 - S**2) * (1 - np.minimum(opening * 4, 1))
     inner_up = corner + (up - corner) * round_ + bow
     inner_low = corner + (low - corner) * round_ + bow
@@ -122,11 +122,11 @@ class Patch:
 
     def lay(self, colour: Array | Canvas, mask: Canvas, strength: float = 1.0) -> None:
         """Lay a colour (3,) 0..1, or an image, over the patch through a mask."""
-        alpha = (mask.astype(np.float32) * (strength / 255))[..., None]
-        paint = np.asarray(colour, np.float32) * (255 if np.ndim(colour) == 1 else 1)
-        mixed = self.image + (paint - self.image) * alpha
-        self.image = np.clip(mixed, 0, 255).astype(np.uint8)
-        self.drawn = np.maximum(self.drawn, mask)
+        where = bounds(mask)
+        image, alpha = self.image[where], mask[where].astype(np.float32) * np.float32(strength / 255)
+        paint = solid(colour, image.shape) if np.ndim(colour) == 1 else np.asarray(colour)[where]
+        image[:] = cv2.blendLinear(image, paint, 1 - alpha, alpha)
+        cv2.max(self.drawn[where], mask[where], dst=self.drawn[where])
 
     def put_back(self) -> None:
         """Shrink the patch onto the frame where something was drawn."""
@@ -138,7 +138,22 @@ class Patch:
 
 def soften(mask: Canvas, sigma: float) -> Canvas:
     """Blur a patch's mask by `sigma` frame pixels."""
-    return cv2.GaussianBlur(mask, (0, 0), sigma * UP) if sigma > 0.05 else mask
+    if sigma <= 0.05:
+        return mask
+    where = bounds(mask, int(3 * sigma * UP) + 1)
+    mask[where] = cv2.GaussianBlur(mask[where], (0, 0), sigma * UP)
+    return mask
+
+
+def bounds(mask: Canvas, margin: int = 0) -> tuple[slice, slice]:
+    """Where a mask is not empty, as slices of rows and columns: work there only."""
+    x, y, w, h = cv2.boundingRect(mask)
+    return slice(max(0, y - margin), y + h + margin), slice(max(0, x - margin), x + w + margin)
+
+
+def solid(colour: Array, shape: tuple[int, ...]) -> Canvas:
+    """An image of one colour (3,) 0..1."""
+    return np.broadcast_to(np.rint(np.clip(colour, 0, 1) * 255).astype(np.uint8), shape).copy()
 
 
 def ring(top: Points, low: Points) -> Points:
@@ -199,10 +214,9 @@ def draw_eye(canvas: Canvas, t: Traits, p: Palette, e: dict[str, Array], blink: 
     patch.put_back()
 
 
-def eyeball(patch: Patch, t: Traits, p: Palette, e: dict[str, Array], px: float) -> Array:
+def eyeball(patch: Patch, t: Traits, p: Palette, e: dict[str, Array], px: float) -> Canvas:
     """The eye without its lids as an image the size of the patch."""
-    ball = np.empty(patch.image.shape, np.uint8)
-    ball[:] = np.rint(p.white * 255).astype(np.uint8)
+    ball = solid(p.white, patch.image.shape)
     centre, radius = e["iris"][0], t.iris_r * px
 
     def disc(colour: Array, dx: float, dy: float, r: float) -> None:
@@ -222,11 +236,11 @@ def eyeball(patch: Patch, t: Traits, p: Palette, e: dict[str, Array], px: float)
     if t.style != "cartoon":
         ball = cv2.GaussianBlur(ball, (0, 0), 0.004 * px * UP)
     shade = patch.stroke(e["top"], 0.035 * px, 0.012 * px if t.style != "cartoon" else 0)
-    ball = (ball * (1 - shade[..., None].astype(np.float32) / 255 * np.float32([0.30, 0.33, 0.30]))).astype(np.uint8)
+    ball = cv2.multiply(ball, cv2.merge([255 - shade // 3] * 3), scale=1 / 255)
     if t.style != "sculpture":
         disc(np.float32([1, 1, 1]), 0.34 * side, -0.36, 0.25)
         disc(np.float32([0.8, 0.8, 0.8]) * 0.6 + p.iris * 0.4, -0.36 * side, 0.40, 0.13)
-    return ball.astype(np.float32)
+    return ball
 
 
 def draw_mouth(canvas: Canvas, t: Traits, p: Palette, mo: dict[str, Array], gap_px: float, teeth: float, px: float) -> None:

@@ -109,7 +109,7 @@ def unexpress(x: Array, y: Array, t: Traits, m: Motion) -> tuple[Array, Array]:
     """Where the skin now at (x, y) lies in the resting face: undo jaw, mouth width and brows."""
     gap, width, brow = (np.asarray(c).reshape(-1, 1, 1) for c in (gap_of(m), m.width, m.brow))
     jaw = gap * (1 - UPPER_SHARE)
-    fall = np.exp(-((x / 0.27) ** 4)) * np.exp(-((np.maximum(y - 0.75, 0) / 0.2) ** 2))
+    fall = np.exp(-np.square(np.square(x / 0.27))) * np.exp(-((np.maximum(y - 0.75, 0) / 0.2) ** 2))
     down = jaw * fall * smoothstep(0, 1, (y - t.mouth_y + 0.03) / (jaw + 0.13))
     side = np.exp(-(((np.abs(x) - t.mouth_w) / 0.11) ** 2) - ((y - t.mouth_y - gap / 2) / 0.11) ** 2)
     across = 0.028 * width * side * np.tanh(x / 0.05)

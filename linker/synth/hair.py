@@ -49,11 +49,20 @@ def cap(t: Traits, frame: Frame, rng: np.random.Generator) -> Image:
     side = {"long": 0.55, "wavy": 0.55, "bob": 0.30, "bangs": 0.34, "curly": 0.05, "afro": 0.06}.get(t.hair, -0.03)
     s = 1.0 if t.hair == "afro" else 0.4
     outer = [(0, -0.70 - v), (0.19, -0.68 - v), (0.32 + v * 0.3, -0.56 - v * 0.7), (w + 0.02 + v * s, -0.34),
-             (t.cheek_w + 0.012 + v * s * 0.8, -0.08), (t.cheek_w + 0.0 + v * s * 0.4, side)]
+             (t.cheek_w + 0.012 + v * s * 0.8, -0.08), (t.cheek_w + 0.0 + v * s * 0.4, side),
+             (t.cheek_w - 0.08, side + 0.012), (0, side + 0.012)]
+    if t.hair == "afro":
+        outer = ball(t, v)
     bumps = {"curly": 0.03, "afro": 0.018, "crop": 0.022, "wavy": 0.02}.get(t.hair, 0)
     wobble = rng.uniform(-bumps, bumps, 72).astype(np.float32) if bumps else None
     hole = opening(t, side)
     return shape(frame, outer, wobble) * (1 - d.blur(d.polygon(frame.shape, frame.px(hole)), 0.004 * frame.face_px))
+
+
+def ball(t: Traits, v: float) -> list[tuple[float, float]]:
+    """The right half of a round mass of hair."""
+    a = np.linspace(-np.pi / 2, np.pi * 0.30, 12)
+    return [(float((t.cheek_w + 0.02 + v * 0.75) * np.cos(k)), float(-0.30 + (0.44 + v * 0.85) * np.sin(k))) for k in a]
 
 
 def opening(t: Traits, side: float) -> Points:
@@ -82,7 +91,7 @@ def behind(t: Traits, frame: Frame, rng: np.random.Generator) -> Image:
             "curly": 0.34 if t.feminine > 0.5 else 0.0, "afro": 0.16}
     if t.hair in ends:
         end, out = ends[t.hair], 0.05 + v * (1.0 if t.hair in ("afro", "curly") else 0.6)
-        right = [(0, -0.68 - v * 0.8), (0.25, -0.62 - v * 0.7), (c + out * 0.8, -0.35), (c + out, 0.0), (c + out, end * 0.5),
+        right = ball(t, v) if t.hair == "afro" else [(0, -0.68 - v * 0.8), (0.25, -0.62 - v * 0.7), (c + out * 0.8, -0.35), (c + out, 0.0), (c + out, end * 0.5),
                  (c + out * 0.8, end * 0.88), (c * 0.55, end), (0, end)]
         bumps = {"curly": 0.035, "afro": 0.018, "wavy": 0.028}.get(t.hair, 0.004)
         mask = shape(frame, right, rng.uniform(-bumps, bumps, 60).astype(np.float32))

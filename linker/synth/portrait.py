@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from linker.synth import drawing as d
 from linker.synth import features, hair, skin
 from linker.synth.backdrop import background, body
 from linker.synth.drawing import Image
-from linker.synth.geometry import Array, Frame, enlarge, gap_of, maps, project
+from linker.synth.geometry import SCALE, Array, Frame, enlarge, gap_of, maps, project
 from linker.synth.hair import Layer
 from linker.synth.motion import Motion
 from linker.synth.traits import STYLES, Traits, draw_traits
@@ -24,10 +25,11 @@ CHUNK = 32  # frames whose maps are held at once
 
 @dataclass(frozen=True)
 class Sprite:
-    """A layer ready for compositing, at texture size: colours times alpha, and 255 - alpha thrice (uint8)."""
+    """A layer ready for compositing, at texture size: colours times alpha, and 255 - alpha (uint8)."""
 
-    colour: Video
-    behind: Video
+    colour: Video  # (texture, texture, 3)
+    behind: NDArray[np.uint8]  # (texture, texture)
+    reach: tuple[slice, slice]  # rows and columns of the frame it can ever touch
 
 
 @dataclass(frozen=True)
@@ -54,27 +56,27 @@ class Portrait:
         back, face = maps(self.frame, self.traits, m, BACK_DEPTH), maps(self.frame, self.traits, m, None)
         video = np.empty((len(m), size, size, 3), np.uint8)
         for i in range(len(m)):
-            image = compose(self.ground, self.back, enlarge(back[i], size))
-            image = compose(image, self.body, self._breathing(float(m.breath[i])))
-            image = compose(image, self.face, enlarge(face[i], size))
-            self._features(image, m, parts, i)
-            video[i] = cv2.multiply(image, self.canvas, scale=1 / 128)
+            video[i] = self.ground
+            compose(video[i], self.back, enlarge(back[i], size))
+            compose(video[i], self.body, self._breathing(float(m.breath[i])))
+            compose(video[i], self.face, enlarge(face[i], size))
+            self._features(video[i], m, parts, i)
+            cv2.multiply(video[i], self.canvas, dst=video[i], scale=1 / 128)
         return video
 
     def _breathing(self, breath: float) -> Array:
         """Map of the body, raised by up to 0.012 face heights."""
-        axis = np.arange(self.frame.size, dtype=np.float32)
-        x, y = np.meshgrid(axis, axis + breath * 0.012 * self.frame.face_px)
-        shift = self.frame.texture.cx / 1.5 - self.frame.cx
-        return (np.stack([x, y], -1) + 0.5 + np.float32(shift)) * np.float32(1.5) - np.float32(0.5)
+        fine, still = self.frame.texture, straight(self.frame)
+        return still + np.float32([0, breath * 0.012 * fine.face_px])
 
     def _features(self, image: Video, m: Motion, parts: dict[str, dict[str, Array]], i: int) -> None:
         px, t = self.frame.face_px, self.traits
         for name in ("left", "right"):
             features.draw_eye(image, t, self.palette, frame_of(parts[name], i), float(m.blink[i]), px)
         mouth = frame_of(parts["mouth"], i)
+        teeth = float(m.teeth[i] * (1 + 0.6 * min(m.width[i], 0)))
         gap = float(np.linalg.norm(mouth["inner_low"][10] - mouth["inner_up"][10]))
-        features.draw_mouth(image, t, self.palette, mouth, gap, float(m.teeth[i]), px)
+        features.draw_mouth(image, t, self.palette, mouth, gap, teeth, px)
         if "glasses" in parts:
             features.draw_glasses(image, t, parts["glasses"]["rims"][i], parts["glasses"]["arms"][i], px)
 
@@ -163,25 +165,37 @@ def contours(t: Traits, m: Motion, frame: Frame) -> dict[str, dict[str, Array]]:
     return parts
 
 
+@lru_cache(maxsize=8)
+def straight(frame: Frame) -> Array:
+    """Map (size, size, 2) from a frame's pixels to its texture's, nothing moved."""
+    x, y = frame.grid()
+    return frame.texture.px(np.stack([x, y], -1)) - np.float32(0.5)
+
+
 def frame_of(arrays: dict[str, Array], i: int) -> dict[str, Array]:
     """One frame of every array."""
     return {name: array[i] for name, array in arrays.items()}
 
 
-def compose(image: Video, sprite: Sprite, look_up: Array) -> Video:
-    """The sprite, looked up through a map (size, size, 2), over the image."""
-    x, y = cv2.convertMaps(look_up, None, cv2.CV_16SC2)
+def compose(image: Video, sprite: Sprite, look_up: Array) -> None:
+    """The sprite, looked up through a map (size, size, 2), over the image, in place."""
+    view = image[sprite.reach]
+    x, y = cv2.convertMaps(look_up[sprite.reach], None, cv2.CV_16SC2)
     colour = cv2.remap(sprite.colour, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     behind = cv2.remap(sprite.behind, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.add(cv2.multiply(image, behind, scale=1 / 255), colour)
+    cv2.add(cv2.multiply(view, cv2.merge([behind] * 3), scale=1 / 255), colour, dst=view)
 
 
-def sprite(layer: Layer) -> Sprite:
-    """A baked layer as uint8."""
+def sprite(layer: Layer, frame: Frame, play: float) -> Sprite:
+    """A baked layer as uint8; it may move by up to `play` face heights."""
     alpha = np.clip(layer.alpha, 0, 1)[..., None]
     colour = np.rint(np.clip(layer.image, 0, 1) * alpha * 255).astype(np.uint8)
     behind = np.rint((1 - alpha) * 255).astype(np.uint8)
-    return Sprite(colour, np.ascontiguousarray(np.repeat(behind, 3, 2)))
+    x, y, w, h = cv2.boundingRect(255 - behind)
+    margin, room = (len(behind) / SCALE - frame.size) / 2, round(play * frame.face_px) + 2
+    spans = [(int(start / SCALE - margin) - room, int((start + length) / SCALE - margin) + room) for start, length in ((y, h), (x, w))]
+    rows, columns = (slice(max(0, low), max(0, high)) for low, high in spans)
+    return Sprite(colour, behind[..., 0], (rows, columns))
 
 
 def draw_portrait(seed: int, style: str | None = None, size_px: int = 256) -> Portrait:
@@ -207,7 +221,8 @@ def bake(t: Traits, frame: Frame, rng: np.random.Generator) -> Portrait:
     if t.style == "painting":
         ground = d.brush(rng, ground, frame.size * 0.05, 2600)
     lights = [sample(light, fine, point) for point in ((0.0, t.eye_y), (0.0, t.mouth_y))]
-    return Portrait(t, frame, np.rint(np.clip(ground, 0, 1) * 255).astype(np.uint8), sprite(torso), sprite(back), sprite(face),
+    return Portrait(t, frame, np.rint(np.clip(ground, 0, 1) * 255).astype(np.uint8), sprite(torso, frame, 0.02), sprite(back, frame, 0.45),
+                    sprite(face, frame, 0.45),
                     features.palette(t, *lights), weave(t, frame, rng))
 
 
@@ -216,7 +231,7 @@ def finish(t: Traits, frame: Frame, rng: np.random.Generator, layer: Layer) -> N
     if t.style == "cartoon":
         hair.ink(t, frame, layer)
     if t.style == "painting":
-        layer.image = d.brush(rng, np.ascontiguousarray(layer.image, np.float32), 0.055 * frame.face_px, 9000)
+        layer.image = d.brush(rng, d.extended(layer.image, layer.alpha, 0.05 * frame.face_px), 0.055 * frame.face_px, 9000)
 
 
 def sample(light: Image, frame: Frame, point: tuple[float, float]) -> Array:
@@ -228,7 +243,7 @@ def sample(light: Image, frame: Frame, point: tuple[float, float]) -> Array:
 
 def weave(t: Traits, frame: Frame, rng: np.random.Generator) -> Video:
     """Texture of the picture itself, fixed in it: film grain, canvas, or nothing."""
-    level = {"photo": 0.022, "painting": 0.03, "sculpture": 0.012}.get(t.style, 0.0)
+    level = {"photo": 0.022, "painting": 0.018, "sculpture": 0.012}.get(t.style, 0.0)
     grain = rng.normal(0, 1, frame.shape).astype(np.float32)
     if t.style == "painting":
         axis = np.arange(frame.size, dtype=np.float32)

@@ -55,7 +55,7 @@ def tone(lit: Image, t: Traits) -> Image:
     if t.style == "painting":
         shadow, sun = np.float32([0.50, 0.42, 0.46]), np.float32([1.10, 1.06, 0.98])
         return shadow + (sun - shadow) * d.smoothstep(0.1, 0.95, lit)[..., None]
-    base = {"sculpture": 0.16 + 0.98 * lit**1.3, "shaded": 0.42 + 0.70 * lit, "photo": 0.36 + 0.76 * lit}[t.style]
+    base = {"sculpture": 0.16 + 0.98 * lit**1.3, "shaded": 0.42 + 0.70 * lit, "photo": 0.33 + 0.68 * lit}[t.style]
     power = (1.0, 1.0, 1.0) if t.style == "sculpture" else (0.85, 1.05, 1.15)
     warm = 1 + 0.035 * t.warmth * np.float32([1, 0, -1])
     return base[..., None] ** np.float32(power) * warm

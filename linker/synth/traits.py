@@ -118,7 +118,7 @@ def _face(rng: np.random.Generator, style: str, feminine: float) -> dict[str, fl
             "eye_tilt": u(-0.10, 0.14), "iris_r": eye_w * u(0.235, 0.255), "nose_w": u(0.066, 0.1) - 0.01 * feminine,
             "nose_y": u(0.125, 0.155), "nose_size": u(0.7, 1.2), "mouth_y": u(0.275, 0.305),
             "mouth_w": u(0.135, 0.168), "lip_up": u(0.022, 0.038) + 0.006 * feminine,
-            "lip_down": u(0.034, 0.054) + 0.008 * feminine, "smile": u(-0.001, 0.022), "brow_y": u(-0.225, -0.195) - 0.022 * (big - 1) / 0.28,
+            "lip_down": u(0.034, 0.054) + 0.008 * feminine, "smile": u(0.010, 0.030), "brow_y": u(-0.225, -0.195) - 0.022 * (big - 1) / 0.28,
             "brow_thick": u(0.018, 0.036) - 0.009 * feminine, "brow_arch": u(0.2, 1.0)}
 
 
