@@ -110,7 +110,8 @@ class _Reading:
         """The first line with an id keeps it; file systems may not tell case apart, so ids do not either."""
         first = self.lines.setdefault(clip.lower(), line) if clip else line
         if first != line:
-            wrong.append(("clip", f"{clip!r} is already the id of line {first}; type another, for example {clip.lower()}-2"))
+            other = f"{clip.lower()}-2"
+            wrong.append(("clip", f"{clip!r} is already the id of line {first}; type another, for example {other}"))
 
     def _check_file(self, fields: Fields, column: str, value: str) -> None:
         if value not in self.files:

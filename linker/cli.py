@@ -1,0 +1,178 @@
+"""The command line: verbs for people, one subcommand a step for rules. Here alone errors become exit codes.
+
+A step's options are its function's arguments: paths, words and numbers as they are, a group of settings as one JSON
+token. 0 done, 1 a bug, 2 bad settings or manifest, 3 environment, 4 finished with failed rows, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import json
+import os
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from linker import process
+from linker.config import Group, LaunchSettings, Settings, read_settings
+from linker.errors import LinkerError, SettingsError
+from linker.verbs import VERBS
+
+STEPS = {
+    "normalize_audio": "linker.audio",
+    "detect_language": "linker.language",
+    "crop_face": "linker.face",
+    "extract_masks": "linker.face",
+    "list_shard": "linker.shards",
+    "generate": "linker.generate",
+    "collect": "linker.collect",
+    "stabilize_background": "linker.background",
+    "upscale_video": "linker.upscale",
+    "mux_audio": "linker.deliver",
+    "report": "linker.report",
+}
+LAUNCHED = ("generate",)  # steps whose work goes where the launch settings say
+
+Step = Callable[..., None]
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one verb or step; the exit code."""
+    words = sys.argv[1:] if words is None else words
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    try:
+        if words and words[0] in STEPS:
+            return _run_step(words[0], words[1:])
+        options = verb_parser().parse_args(words)
+        return int(options.verb(options))
+    except LinkerError as error:
+        return _say(error)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _say(error: LinkerError) -> int:
+    if os.environ.get("LINKER_DEBUG") == "1":
+        traceback.print_exc()
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def verb_parser() -> argparse.ArgumentParser:
+    """The verbs; the steps are only named, as people seldom type them."""
+    parser = argparse.ArgumentParser(
+        "python3 -m linker",
+        description="Dub portraits in bulk: one row of a manifest, one clip.",
+        epilog=f"Steps, as the rules call them (each has --help): {' '.join(STEPS)}",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for name, (add_arguments, verb) in VERBS.items():
+        told = inspect.getdoc(verb) or ""
+        chosen = verbs.add_parser(name, help=told.splitlines()[0], description=told)
+        add_arguments(chosen)
+        chosen.set_defaults(verb=verb)
+    return parser
+
+
+def _run_step(name: str, words: list[str]) -> int:
+    log, words = _taken(words, "--log")
+    with process.attended(Path(log) if log else None) as outside:
+        try:
+            function: Step = getattr(importlib.import_module(STEPS[name]), name)
+            _execute(name, partial(function, **step_arguments(name, function, words)), log)
+        except LinkerError as error:
+            if log:
+                traceback.print_exc()
+                print(f"error: {error}", file=outside, flush=True)
+            return _say(error)
+        except Exception as error:
+            traceback.print_exc()
+            print(f"bug: {name}: {type(error).__name__}: {error} ({log or 'see above'})", file=outside, flush=True)
+            return 1
+    return 0
+
+
+def _execute(name: str, task: partial[None], log: str) -> None:
+    if name not in LAUNCHED:
+        return task()
+    settings = group_from_token(LaunchSettings, os.environ.get("LINKER_LAUNCH", "{}"), "LINKER_LAUNCH")
+    from linker.launch import launch
+
+    return launch(task, settings, Path(log).with_suffix("") if log else Path("logs", name, "by-hand"))
+
+
+def _taken(words: list[str], option: str) -> tuple[str, list[str]]:
+    """The value of an option that every step has, and the other words."""
+    if option not in words[:-1]:
+        return "", words
+    at = words.index(option)
+    return words[at + 1], words[:at] + words[at + 2 :]
+
+
+def step_arguments(name: str, function: Step, words: list[str]) -> dict[str, Any]:
+    """The keyword arguments of a step, read from its command line. Raises SettingsError for a group's token."""
+    hints = typing.get_type_hints(function)
+    values = vars(step_parser(name, function).parse_args(words))
+    for key, value in values.items():
+        kind = _plain(hints[key])
+        if isinstance(kind, type) and issubclass(kind, Group) and value is not None:
+            values[key] = group_from_token(kind, value, f"--{key.replace('_', '-')}")
+    return values
+
+
+def step_parser(name: str, function: Step) -> argparse.ArgumentParser:
+    """A parser with one option an argument of the function."""
+    parser = argparse.ArgumentParser(f"python3 -m linker {name}", description=inspect.getdoc(function))
+    hints = typing.get_type_hints(function)
+    for key, parameter in inspect.signature(function).parameters.items():
+        optional = parameter.default is not inspect.Parameter.empty
+        option = parser.add_argument(
+            f"--{key.replace('_', '-')}",
+            dest=key,
+            required=not optional,
+            default=parameter.default if optional else None,
+        )
+        option.type, option.nargs = _reader(hints[key])
+    return parser
+
+
+def _reader(hint: Any) -> tuple[Callable[[str], Any], str | None]:
+    """How one word is read, and how many words there may be."""
+    kind = _plain(hint)
+    if typing.get_origin(kind) is list:
+        return _reader(typing.get_args(kind)[0])[0], "*"
+    return (kind if kind in (Path, int, float) else str), None
+
+
+def _plain(hint: Any) -> Any:
+    """`X` of `X | None`."""
+    if isinstance(hint, types.UnionType):
+        return next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    return hint
+
+
+def group_from_token(kind: type[Group], token: str, where: str) -> Any:
+    """A group of settings from its JSON token, checked as in a file. Raises SettingsError."""
+    name = next((name for name, field in Settings.model_fields.items() if field.annotation is kind), "")
+    if not name:
+        raise SettingsError(f"{where}: {kind.__name__} is no group of the settings")
+    try:
+        values = json.loads(token)
+    except ValueError as error:
+        raise SettingsError(f"{where}: not a JSON token ({error}), found {token[:80]!r}") from None
+    return getattr(read_settings({name: values}, where), name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

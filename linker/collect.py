@@ -1,0 +1,35 @@
+"""collect: hand each row its generated clip out of its shard's ledger, or fail that row alone with its refusal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from linker.errors import EnvironmentError, RowsFailed
+from linker.records import Refusal, atomic, read_json
+
+
+def collect(ledger: Path, clip: str, generated: Path) -> None:
+    """Link a row's clip to its place. Raises RowsFailed with the row's refusal as one line."""
+    entry = read_json(ledger)["rows"].get(clip)
+    if entry is None:
+        raise EnvironmentError(f"{clip}: {ledger} has no line of this clip; run again to generate it")
+    refusal = Refusal.from_json(entry.get("refusal"))
+    if refusal:
+        raise RowsFailed(f"{clip}: {refusal.step}: {refusal.kind}: {refusal.reason}")
+    source = ledger.parent.parent.parent / entry["video"]
+    if not source.is_file():
+        raise EnvironmentError(f"{clip}: {source}, which {ledger} names, is not there; delete the ledger and run again")
+    with atomic(generated) as temporary:
+        _link(source, temporary)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link where the file system allows it, else a copy; dated now, to be newer than what it came from."""
+    target.unlink()
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    os.utime(target)

@@ -1,0 +1,196 @@
+"""Runs of the workflow: Snakemake as a child that reads the merged settings, and never outlives the command."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from linker.config import ROOT_DIR, Settings
+from linker.errors import EnvironmentError, SettingsError
+from linker.layers import anchored, layered, settings_of
+from linker.process import die_with_parent
+from linker.records import atomic
+
+PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
+INTERRUPT_S = 15  # how long Snakemake may take to clean up after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be run, and how: all paths absolute."""
+
+    manifest: Path
+    results: Path
+    settings: Settings
+    profile: Path | None = None
+    cores: int | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run would do: jobs by rule, and each job in words with its reason."""
+
+    counts: dict[str, int]
+    jobs: list[tuple[str, str]]
+
+
+def order(
+    manifest: Path, results: Path, cores: int | None, profile: str, file: Path | None, assignments: list[str]
+) -> Order:
+    """Check everything that the command line says before anything starts. Raises SettingsError."""
+    if cores is not None and cores < 1:
+        raise SettingsError(f"--cores {cores}: needed a whole number from 1")
+    folder = find_profile(profile) if profile else None
+    settings = anchored(settings_of(layered(folder, file, assignments), "settings"), Path.cwd())
+    return Order(Path(os.path.abspath(manifest)), Path(os.path.abspath(results)), settings, folder, cores)
+
+
+def find_profile(name: str) -> Path:
+    """A profile's folder, by path or by name. Raises SettingsError."""
+    for folder in (Path(name), *(parent / name for parent in PROFILES)):
+        if any((folder / file).is_file() for file in ("profile.yaml", "config.yaml")):
+            return Path(os.path.abspath(folder))
+    known = sorted(path.parent.name for parent in PROFILES for path in parent.glob("*/profile.yaml"))
+    raise SettingsError(
+        f"--profile {name}: found no such profile; there are {', '.join(known)}, or give a folder's path"
+    )
+
+
+def run_workflow(todo: Order) -> int:
+    """Run Snakemake to its end; its exit code. Ctrl-C is passed on once, and everything it started ends with it."""
+    todo.results.mkdir(parents=True, exist_ok=True)
+    settings = write_settings(todo, todo.results / "settings.yaml")
+    began = time.time()
+    child = subprocess.Popen(
+        [*_command(todo, todo.results, settings), "--quiet", "rules", "host", "reason", "--no-hooks"],
+        cwd=ROOT_DIR,
+        env=_environment(todo.results),
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )
+    with _followed(todo.results / "logs" / "generate", began), _draining(child):
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            _interrupt(child)
+            raise
+
+
+def plan_workflow(todo: Order, folder: Path) -> Planned:
+    """What Snakemake would do in `folder`. Raises EnvironmentError when it cannot tell."""
+    settings = write_settings(todo, folder / ".linker" / "plan.yaml")
+    words = [*_command(todo, folder, settings), "--dry-run"]
+    done = subprocess.run(words, cwd=ROOT_DIR, env=_environment(folder), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EnvironmentError(f"the plan failed: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
+    return read_plan(done.stdout + done.stderr)
+
+
+def read_plan(text: str) -> Planned:
+    """Jobs and reasons out of Snakemake's words for a dry run."""
+    jobs = re.findall(r"^Job \d+: (.*)\nReason: (.*)$", text, re.MULTILINE)
+    table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
+    counts: Counter[str] = Counter()
+    for line in table[1].splitlines() if table else ():
+        name, number = line.split()
+        if name != "all":
+            counts[name] = int(number)
+    return Planned(dict(counts), jobs)
+
+
+def write_settings(todo: Order, path: Path) -> Path:
+    """The merged settings that this run uses, beside its results."""
+    values = {"manifest": str(todo.manifest), "results": str(todo.results), **todo.settings.model_dump(mode="json")}
+    with atomic(path) as temporary:
+        text = "# The settings of the last run, merged from all layers; a record, written again by every run.\n"
+        temporary.write_text(text + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def _command(todo: Order, folder: Path, settings: Path) -> list[str]:
+    words = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(ROOT_DIR / "Snakefile")]
+    words += ["--directory", str(folder), "--configfile", str(settings), "--nolock"]
+    words += ["--runtime-source-cache-path", str(folder / ".snakemake" / "source-cache")]
+    words += ["--workflow-profile", str(ROOT_DIR / "workflow" / "profiles" / "default")]
+    words += ["--profile", str(todo.profile)] if todo.profile else []
+    return words + (["--cores", str(todo.cores)] if todo.cores else [])
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Libraries that keep caches keep them below the results folder."""
+    cache = str(folder / ".linker" / "cache")
+    return {**os.environ, "PYTHONPATH": str(ROOT_DIR), "MPLCONFIGDIR": cache, "NUMBA_CACHE_DIR": cache}
+
+
+def _end_with_parent() -> None:
+    die_with_parent(signal.SIGKILL)
+
+
+def _interrupt(child: subprocess.Popen[bytes]) -> None:
+    """One interrupt to all that runs; what has not ended after a while is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("interrupted: ending the running jobs", file=sys.stderr)
+    os.killpg(child.pid, signal.SIGINT)
+    try:
+        child.wait(INTERRUPT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+@contextmanager
+def _draining(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """SIGTERM lets running jobs finish and starts no more."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _followed(folder: Path, began: float) -> Iterator[None]:
+    """Show what generation says while it works: it is the one step people wait for."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_follow, args=(folder, began, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(5)
+
+
+def _follow(folder: Path, began: float, stop: threading.Event) -> None:
+    shown: dict[Path, int] = {}
+    while True:
+        last = stop.wait(1.0)
+        for path in sorted(folder.glob("*.log")):
+            if path.stat().st_mtime >= began:
+                shown[path] = _show_new(path, shown.get(path, 0))
+        if last:
+            return
+
+
+def _show_new(path: Path, shown: int) -> int:
+    """Print the whole lines of a log past byte `shown`; the byte up to which it is shown now."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(shown if size >= shown else 0)
+        new = stream.read()
+    whole = new[: new.rfind(b"\n") + 1]
+    for line in whole.decode("utf-8", "replace").splitlines():
+        print(f"[{path.stem}] {line}", file=sys.stderr)
+    return (shown if size >= shown else 0) + len(whole)

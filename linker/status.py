@@ -1,0 +1,156 @@
+"""Where each row of a manifest is, read from sidecars alone: works beside a running workflow and after a crash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from linker.records import Fault, Manifest, Row, read_json
+
+STATES = ("done", "refused", "failed", "waiting", "faulty")
+STEPS = ("crop_face", "extract_masks", "normalize_audio", "detect_language", "generate", "collect")
+FINISH = ("stabilize_background", "upscale_video", "mux_audio")
+
+
+@dataclass(frozen=True)
+class RowState:
+    """One row: done, refused (its own fault), failed (the machine's), waiting, or faulty (in the manifest)."""
+
+    clip: str
+    line: int
+    state: str
+    where: str = ""  # the step, or the manifest's column
+    kind: str = ""
+    reason: str = ""
+    video: str = ""  # relative to the results folder
+
+    def __str__(self) -> str:
+        name = self.clip or f"line {self.line}"
+        return f"{name}: {self.where}: {self.reason}" if self.reason else f"{name}: {self.state}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_states(results: Path, manifest: Manifest) -> list[RowState]:
+    """The state of every row and every faulty line, in the manifest's order."""
+    ledger = read_ledgers(results)
+    side = cache(_sidecar)  # portraits and audios are shared by many rows
+    states = [_row_state(results, row, ledger, side) for row in manifest.rows]
+    return sorted([*states, *_faulty(manifest.faults)], key=lambda state: state.line)
+
+
+def read_ledgers(results: Path) -> dict[str, dict[str, Any]]:
+    """The newest entry of each clip among the shards' ledgers."""
+    entries: dict[str, dict[str, Any]] = {}
+    for path in sorted(results.glob("shards/*/ledger.json"), key=_modified):
+        entries.update((_sidecar(path) or {}).get("rows", {}))
+    return entries
+
+
+def _row_state(results: Path, row: Row, ledger: dict[str, dict[str, Any]], side: Any) -> RowState:
+    video = f"videos/{row.clip}.mp4"
+    sidecars = [
+        ("crop_face", side(results / "portraits" / row.portrait_id / "crop.json")),
+        ("normalize_audio", side(results / "audio" / row.audio_id / "loudness.json")),
+        ("generate", ledger.get(row.clip)),
+        ("mux_audio", side(results / "videos" / f"{row.clip}.json")),
+    ]
+    for step, sidecar in sidecars:
+        refusal = (sidecar or {}).get("refusal")
+        if refusal:
+            where = refusal.get("step", step)
+            return RowState(row.clip, row.line, "refused", where, refusal["kind"], refusal["reason"])
+    if sidecars[-1][1] and (results / video).is_file():
+        return RowState(row.clip, row.line, "done", video=video)
+    for step, log in _logs(results, row):
+        words = _error_in(log)
+        if words:
+            return RowState(row.clip, row.line, "failed", step, "error", f"{words} ({log})")
+    return RowState(row.clip, row.line, "waiting", next(_missing(results, row, ledger), "mux_audio"))
+
+
+def _faulty(faults: tuple[Fault, ...]) -> Iterator[RowState]:
+    """One state a faulty line; its faults in one reason."""
+    lines: dict[int, list[Fault]] = {}
+    for fault in faults:
+        lines.setdefault(fault.line, []).append(fault)
+    for line, found in lines.items():
+        columns = ", ".join(dict.fromkeys(fault.column for fault in found))
+        reason = "; ".join(f"{fault.column}: {fault.message}" for fault in found)
+        yield RowState(
+            next((fault.clip for fault in found if fault.clip), ""), line, "faulty", columns, "manifest", reason
+        )
+
+
+def _missing(results: Path, row: Row, ledger: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The steps whose output a row still lacks, in the order of the graph."""
+    portrait, audio = results / "portraits" / row.portrait_id, results / "audio" / row.audio_id
+    clip = results / "clips" / row.clip
+    outputs = {
+        "crop_face": portrait / "crop.json",
+        "extract_masks": portrait / "masks.npz",
+        "normalize_audio": audio / "loudness.json",
+        "detect_language": audio / "language.json",
+    }
+    yield from (step for step, path in outputs.items() if not path.is_file())
+    if row.clip not in ledger:
+        yield "generate"
+    finish = {"collect": "generated.mkv", "stabilize_background": "stable.mkv", "upscale_video": "upscaled.mkv"}
+    yield from (step for step, name in finish.items() if not (clip / name).is_file())
+
+
+def _logs(results: Path, row: Row) -> Iterator[tuple[str, Path]]:
+    """The logs of the steps a row passes, in order."""
+    names = dict.fromkeys(("crop_face", "extract_masks"), row.portrait_id)
+    names |= dict.fromkeys(("normalize_audio", "detect_language"), row.audio_id)
+    yield from ((step, results / "logs" / step / f"{name}.log") for step, name in names.items())
+    for path in results.glob("shards/s*.json"):
+        if any(entry["clip"] == row.clip for entry in (_sidecar(path) or {}).get("rows", [])):
+            yield "generate", results / "logs" / "generate" / f"{path.stem}.log"
+    yield from ((step, results / "logs" / step / f"{row.clip}.log") for step in ("collect", *FINISH))
+
+
+def _error_in(log: Path) -> str:
+    """The error a step ended with: the last line of its log, '' when it did not end with one."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines and lines[-1].startswith(("error: ", "bug: ")) else ""
+
+
+def _sidecar(path: Path) -> dict[str, Any] | None:
+    """A sidecar, or None while it is not there (or is being replaced on a slow file system)."""
+    try:
+        return read_json(path)
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def table(states: list[RowState]) -> str:
+    """A table for people: one line a row, then the sum of each state."""
+    names = [state.clip or f"line {state.line}" for state in states]
+    width = max((len(name) for name in names), default=4)
+    lines = [
+        f"{name:<{width}}  {state.state:<8} {state.where:<20} {state.reason or state.video}".rstrip()
+        for name, state in zip(names, states, strict=True)
+    ]
+    return "\n".join([*lines, "", counts(states)])
+
+
+def counts(states: list[RowState]) -> str:
+    """'20 done, 10 refused'."""
+    found = {name: sum(state.state == name for state in states) for name in STATES}
+    return ", ".join(f"{number} {name}" for name, number in found.items() if number) or "no rows"

@@ -1,0 +1,233 @@
+"""What people type: demo, test, plan, run, status, retry, weights, bench, verify. Each returns its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from linker import lock
+from linker.config import MINI_DIR, ROOT_DIR
+from linker.errors import EnvironmentError, ManifestError
+from linker.manifest import is_whole_file, read_manifest
+from linker.plan import make_plan, media_faults, to_json, to_text
+from linker.records import Manifest, Row, read_json, write_json
+from linker.run import Order, order, run_workflow
+from linker.status import RowState, counts, read_states, table
+
+DEMO = ROOT_DIR / "workflow" / "resources" / "demo" / "manifest.csv"
+Arguments = Callable[[argparse.ArgumentParser], None]
+Verb = Callable[[argparse.Namespace], int]
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Dub the demo manifest: a few portraits, several languages."""
+    return run(argparse.Namespace(**{**vars(options), "manifest": DEMO}))
+
+
+def test(options: argparse.Namespace) -> int:
+    """Run the tests; further words go to pytest."""
+    words = [sys.executable, "-m", "pytest", *(options.words or [str(ROOT_DIR / "tests")])]
+    return subprocess.run(words, cwd=ROOT_DIR, check=False).returncode
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Show rows, faults, shared preparations and what would run; nothing is started. 2 when there are faults."""
+    todo = _order(options)
+    made = make_plan(todo, read_manifest(options.manifest))
+    print(json.dumps(to_json(made), indent=1, ensure_ascii=False) if options.json else to_text(made, todo.results))
+    return ManifestError.exit_code if made.faults else 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Dub a manifest: good rows are delivered, bad ones named; 4 when there are bad ones. Run again to continue."""
+    todo = _order(options)
+    manifest = read_manifest(options.manifest)
+    _refuse_useless(manifest)
+    with lock.held(todo.results):
+        for fault in [*manifest.faults, *media_faults(manifest, todo.settings, todo.results)]:
+            print(fault, file=sys.stderr)
+        began = time.monotonic()
+        code = run_workflow(todo)
+        _write_report(todo)
+        return _conclude(todo, read_states(todo.results, manifest), code, time.monotonic() - began)
+
+
+def _refuse_useless(manifest: Manifest) -> None:
+    """A misnamed column would silently dub every row differently from what was meant; no good row leaves no work."""
+    header = [fault for fault in manifest.faults if is_whole_file(fault)]
+    if header or not manifest.rows:
+        for fault in header or manifest.faults:
+            print(fault, file=sys.stderr)
+        what = "its header is wrong" if header else "every row has a fault"
+        raise ManifestError(f"{manifest.path}: {what}; correct the lines above and run again")
+
+
+def _write_report(todo: Order) -> None:
+    words = ["report", "--results", str(todo.results), "--status", str(todo.results / "status.tsv")]
+    words += ["--page", str(todo.results / "report" / "index.html"), "--manifest", str(todo.manifest)]
+    words += ["--log", str(todo.results / "logs" / "report" / "report.log")]
+    subprocess.run([sys.executable, "-P", "-m", "linker.cli", *words], check=False)
+
+
+def _conclude(todo: Order, states: list[RowState], code: int, seconds: float) -> int:
+    """The last words of a run, one line a bad row, and the exit code."""
+    bad = [state for state in states if state.state != "done"]
+    for state in bad:
+        print(state, file=sys.stderr)
+    print(f"{counts(states)} in {seconds:.0f} s")
+    print(f"videos: {todo.results / 'videos'}\nreport: {todo.results / 'report' / 'index.html'}")
+    unfinished = [state for state in states if state.state in ("failed", "waiting")]
+    if unfinished or (code and not bad):
+        return 1 if any("bug: " in state.reason for state in unfinished) else EnvironmentError.exit_code
+    return 4 if bad else 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """Tell row by row where a manifest is, from the results folder alone."""
+    manifest = read_manifest(options.manifest)
+    while True:
+        states = read_states(Path(options.results), manifest)
+        if options.json:
+            print(json.dumps([state.to_json() for state in states], indent=1, ensure_ascii=False))
+        else:
+            print(("\033[2J\033[H" if options.watch and sys.stdout.isatty() else "") + table(states), flush=True)
+        if not options.watch or not any(state.state == "waiting" for state in states):
+            return 0
+        time.sleep(options.watch)
+
+
+def retry(options: argparse.Namespace) -> int:
+    """Forget refusals, all or those of some kinds or clips, and run again."""
+    manifest = read_manifest(options.manifest)
+    results = Path(options.results)
+    rows = {row.clip: row for row in manifest.rows}
+    with lock.held(results):
+        chosen = [state for state in read_states(results, manifest) if _is_chosen(state, options)]
+        for state in chosen:
+            forget(results, rows[state.clip])
+    print(f"retrying {len(chosen)} refused rows")
+    return run(options)
+
+
+def _is_chosen(state: RowState, options: argparse.Namespace) -> bool:
+    by_name = not options.clip or state.clip in options.clip
+    return state.state == "refused" and by_name and (not options.kind or state.kind in options.kind)
+
+
+def forget(results: Path, row: Row) -> None:
+    """Delete the sidecars that refuse a row; its steps then run again, and its shard skips the other rows."""
+    sidecars = [
+        results / "portraits" / row.portrait_id / "crop.json",
+        results / "audio" / row.audio_id / "loudness.json",
+        results / "videos" / f"{row.clip}.json",
+    ]
+    for path in sidecars:
+        if path.is_file() and read_json(path).get("refusal"):
+            path.unlink()
+    for path in results.glob("shards/*/ledger.json"):
+        ledger = read_json(path)
+        if ledger["rows"].get(row.clip, {}).get("refusal"):
+            del ledger["rows"][row.clip]
+            write_json(path, ledger)
+            path.parent.with_suffix(".json").unlink(missing_ok=True)
+
+
+def weights(options: argparse.Namespace) -> int:
+    """Check a checkpoint folder and tell what is in it; without one, the embedded weights."""
+    from linker.model.lingualinker import describe
+
+    print(describe(options.folder or MINI_DIR))
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measure this machine; without names, everything."""
+    from linker.bench import main
+
+    main(options.names, options.json)
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Compare deliverables and their inputs with what was recorded when they were made."""
+    from linker.verify import verify_folder
+
+    return verify_folder(options.folder)
+
+
+def _order(options: argparse.Namespace) -> Order:
+    return order(options.manifest, options.results, options.cores, options.profile, options.settings, options.set or [])
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("manifest", type=Path, help="a .csv, .tsv or .jsonl file")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="the folder that is written (results)")
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cores", type=int, help="processor cores to use (all)")
+    parser.add_argument("--profile", default="", help="a name such as slurm, or a folder with a Snakemake profile")
+    parser.add_argument("--settings", type=Path, help="a YAML file of settings; config/README.md lists them")
+    parser.add_argument("--set", action="append", metavar="GROUP.KEY=VALUE", help="one setting; may be repeated")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_where(parser)
+    _add_how(parser)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results", "demo"), help="(results/demo)")
+    _add_how(parser)
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _add_status(parser: argparse.ArgumentParser) -> None:
+    _add_where(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--watch", type=float, nargs="?", const=5.0, metavar="SECONDS", help="again and again (5)")
+
+
+def _add_retry(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--kind", nargs="+", help="kinds of refusal, as status shows them")
+    parser.add_argument("--clip", nargs="+", help="clips")
+
+
+def _add_test(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs=argparse.REMAINDER, help="for pytest")
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, nargs="?", help="a LinguaLinker checkpoint")
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", help="benchmarks")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="a results folder")
+
+
+VERBS: dict[str, tuple[Arguments, Verb]] = {
+    "demo": (_add_demo, demo),
+    "test": (_add_test, test),
+    "plan": (_add_plan, plan),
+    "run": (_add_run, run),
+    "status": (_add_status, status),
+    "retry": (_add_retry, retry),
+    "weights": (_add_weights, weights),
+    "bench": (_add_bench, bench),
+    "verify": (_add_verify, verify),
+}
