@@ -24,6 +24,7 @@ import soxr
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer, OutputContainer
+from av.packet import Packet
 from av.stream import Disposition
 
 from linker.config import FPS
@@ -155,7 +156,7 @@ def audio_chunks(path: Path, max_s: float | None = None, layout: str | None = No
         seen_s = read_s = 0.0
         for packet in container.demux():
             read_s = max(read_s, _end_s(packet, container))
-            for frame in stream.decode(packet) if packet.stream_index == stream.index else ():
+            for frame in _decoded(packet, stream):
                 to_float = to_float or AudioResampler("fltp", layout or frame.layout, frame.sample_rate)
                 chunk = _as_float(frame, to_float, path)
                 seen_s += chunk.shape[1] / frame.sample_rate
@@ -163,6 +164,12 @@ def audio_chunks(path: Path, max_s: float | None = None, layout: str | None = No
                 if max_s is not None and seen_s >= max_s:
                     return
         _check_length(path, container, seen_s, read_s)
+
+
+def _decoded(packet: Packet[Any], stream: Any) -> list[Any]:
+    """The frames of `stream` that a packet completes (the last packets of PyAV are empty and flush the decoders)."""
+    frames: list[Any] = stream.decode(packet) if packet.stream.index == stream.index else []
+    return frames
 
 
 def _as_float(frame: AudioFrame, to_float: AudioResampler, path: Path) -> np.ndarray:
@@ -193,7 +200,7 @@ def _check_length(path: Path, container: InputContainer, seen_s: float, read_s: 
     if container.format.name == "wav":
         _check_riff(path)
     if stream.duration and stream.time_base and _states_length(container):
-        _check_reached(path, seen_s, float(stream.duration * stream.time_base), "s")
+        _check_reached(path, seen_s, float(stream.duration * stream.time_base))
     _check_whole(path, container, read_s)
 
 
@@ -203,13 +210,12 @@ def _states_length(container: InputContainer) -> bool:
 
 def _check_whole(path: Path, container: InputContainer, read_s: float) -> None:
     if _states_length(container):
-        _check_reached(path, read_s, (container.duration or 0) / av.time_base, "s")
+        _check_reached(path, read_s, (container.duration or 0) / av.time_base)
 
 
-def _check_reached(path: Path, found: float, stated: float, unit: str) -> None:
+def _check_reached(path: Path, found: float, stated: float) -> None:
     if found < stated * _TRUNCATED_BELOW and stated - found > 1 / FPS:
-        reason = f"{plain(path)}: is truncated ({found:.4g} {unit} of the stated {stated:.4g} {unit})"
-        raise Undecodable("truncated", reason)
+        raise Undecodable("truncated", f"{plain(path)}: is truncated ({found / stated:.0%} of its length is there)")
 
 
 def _check_riff(path: Path) -> None:
@@ -220,7 +226,7 @@ def _check_riff(path: Path) -> None:
             stream.seek(place)
             name, size = struct.unpack("<4sI", stream.read(8))
             if name == b"data":
-                return _check_reached(path, left - place - 8, size if size < _RIFF_UNKNOWN else 0, "bytes")
+                return _check_reached(path, left - place - 8, size if size < _RIFF_UNKNOWN else 0)
             place += 8 + size + size % 2
     return None
 
@@ -262,7 +268,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
         read_s = 0.0
         for packet in container.demux(streams[0]):
             read_s = max(read_s, _end_s(packet, container))
-            for frame in streams[0].decode(packet):
+            for frame in _decoded(packet, streams[0]):
                 yield _upright(frame)
         if len(container.streams) == 1:  # other tracks may well be longer than the pictures
             _check_whole(path, container, read_s)
