@@ -61,13 +61,14 @@ def speak(text: str, language: str, variant: str = "", speed_wpm: int = 165, pit
     """Say `text` in one of LANGUAGES; text in `[[...]]` is read as eSpeak phonemes. The same input, the same samples.
 
     `variant` is one of VARIANTS, `speed_wpm` 80..450 words a minute, `pitch` 0..100.
-    Raises EnvironmentError when eSpeak NG is missing or too old, ValueError for an unknown voice.
+    Raises EnvironmentError when eSpeak NG is missing, too old or without its data, ValueError for an unknown voice.
     """
-    voice = VOICES[language] + (f"+{variant}" if variant else "")
-    pcm, marks = _synthesise(spoken(text), voice, speed_wpm, pitch)
-    samples = soxr.resample(pcm.astype(np.float32) / 32768, _ESPEAK_RATE_HZ, SAMPLE_RATE_HZ).astype(np.float32)
-    marks = [(start, name.replace("y", _CLOSE_FRONT.get(language, "y"))) for start, name in marks]
-    return Speech(samples, _phonemes(marks, len(samples) / SAMPLE_RATE_HZ), language)
+    if language not in VOICES or variant not in VARIANTS:
+        raise ValueError(f"found voice {language}+{variant}, needed one of {LANGUAGES} and {VARIANTS}")
+    pcm, marks = _synthesise(spoken(text), VOICES[language] + (f"+{variant}" if variant else ""), speed_wpm, pitch)
+    samples = soxr.resample(pcm.astype(np.float32) / 32768, _ESPEAK_RATE_HZ, SAMPLE_RATE_HZ)
+    marks = [(start, name.replace("y", _CLOSE_FRONT.get(language, "y"))) for start, name in _with_closures(marks, pcm)]
+    return Speech(np.clip(samples, -1, 1), _phonemes(marks, len(samples) / SAMPLE_RATE_HZ), language)
 
 
 def silence(seconds: float, language: str = "") -> Speech:
@@ -83,7 +84,9 @@ def join(pieces: list[Speech]) -> Speech:
     samples = 0
     for piece in pieces:
         start = samples / SAMPLE_RATE_HZ
-        phonemes += [Phoneme(start + p.start_s, start + p.end_s, p.name, p.stress) for p in piece.phonemes]
+        for p in piece.phonemes:
+            edge = phonemes[-1].end_s if phonemes else 0.0
+            phonemes.append(Phoneme(edge, start + p.end_s, p.name, p.stress))
         samples += len(piece.samples)
     return Speech(np.concatenate([piece.samples for piece in pieces]), tuple(phonemes), pieces[0].language)
 
@@ -174,6 +177,7 @@ _PHONEME_EVENT = 7  # espeak_EVENT_TYPE
 _UTF8_WITH_PHONEMES = 0x101
 _JOIN_S = 0.06  # unnamed sounds shorter than this are transitions between two sounds, longer ones are pauses
 _INSTALL = "install the Python package espeakng-loader, or espeak-ng 1.52 or newer from the system"
+_STOPS = tuple("ptkqcʈ")  # voiceless; voiced ones sound through their closure
 _LOCK = threading.Lock()
 
 Mark = tuple[float, str]  # (seconds, IPA name with stress marks)
@@ -208,7 +212,7 @@ def _synthesise(text: str, voice: str, speed_wpm: int, pitch: int) -> tuple[NDAr
             library.espeak_SetParameter(_RATE, speed_wpm, 0)
             library.espeak_SetParameter(_PITCH, pitch, 0)
             if library.espeak_SetVoiceByName(voice.encode()) != 0:
-                raise ValueError(f"espeak-ng has no voice {voice!r}")
+                raise EnvironmentError(f"{library._name}: found no voice {voice!r}; {_INSTALL}")
             return _collect(library, text)
         finally:
             library.espeak_Terminate()
@@ -264,6 +268,18 @@ def _collect(library: ctypes.CDLL, text: str) -> tuple[NDArray[np.int16], list[M
     library.espeak_Synth(encoded, len(encoded), 0, 1, 0, _UTF8_WITH_PHONEMES, None, None)
     library.espeak_Synchronize()
     return np.concatenate(chunks), marks
+
+
+def _with_closures(marks: list[Mark], pcm: NDArray[np.int16]) -> list[Mark]:
+    """Stops begin where the sound stops: eSpeak marks their burst, up to 60 ms after the closure."""
+    sounding = np.flatnonzero(np.abs(pcm.astype(np.int32)) > 8) / _ESPEAK_RATE_HZ
+    moved: list[Mark] = []
+    for start, name in marks:
+        if name.lstrip("ˈˌ")[:1] in _STOPS:
+            before = sounding[: np.searchsorted(sounding, start)]
+            start = max(float(before[-1]) if len(before) else 0.0, start - 0.06, moved[-1][0] if moved else 0.0)
+        moved.append((start, name))
+    return moved
 
 
 def _phonemes(marks: list[Mark], duration_s: float) -> tuple[Phoneme, ...]:

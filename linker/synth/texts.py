@@ -252,14 +252,14 @@ _THAI = (
     "kh'O:2pkh'u1n m'a:3k l'E:4w ph'o4p k'a1n m'ai2",
 )
 GREETINGS: dict[str, str] = {
-    "en": "Hello and welcome. May I tell you a little about our morning?",
-    "zh": "大家好，欢迎你们。今天我们一起喝杯茶吧。",
-    "ja": "みなさん、こんにちは。きょうも たのしく はなしましょう。",
-    "ko": "여러분, 안녕하세요. 만나서 정말 반가워요.",
+    "en": "Hello and welcome. May I tell you about our morning?",
+    "zh": "大家好，我们一起喝杯茶吧。",
+    "ja": "みなさん、こんにちは。たのしく はなしましょう。",
+    "ko": "여러분, 만나서 정말 반가워요.",
     "fr": "Bonjour à tous. Prenons un moment pour parler ensemble.",
-    "th": "สวัสดีทุกคน วันนี้เรามาพูดคุยกัน",
+    "th": "สวัสดีทุกคน เรามาพูดคุยกัน",
 }
-_THAI_GREETING = "s@w'a2td'i:1 th'u4k kh'o1n _: w'a1nn'i:4 r'au1 m'a:1 ph'u:3t kh'u1i k'a1n"
+_THAI_GREETING = "s@w'a2td'i:1 th'u4k kh'o1n _: r'au1 m'a:1 ph'u:3t kh'u1i k'a1n"
 
 SPOKEN: dict[str, str] = {
     text: f"[[{sounds}]]"

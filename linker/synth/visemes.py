@@ -17,7 +17,7 @@ Grid = NDArray[np.float64]  # values every 1 / _GRID_HZ seconds
 
 _GRID_HZ = 200
 _COARTICULATION_S = 0.12  # whole width of the Hann window; it acts like a window of 60 ms
-_CLOSURE_S = 0.05  # lips stay shut at least this long, more than a frame
+_CLOSURE_S = 0.07  # lips take at least this long to shut and part, so that a frame of 40 ms sees them shut
 _PAUSE_S = 0.15  # shorter silences (before a stop, between words) are no pauses
 
 
@@ -161,6 +161,8 @@ def _classes_at(time_s: Grid, ends: Grid, classes: NDArray[np.int64]) -> NDArray
 
 def _smooth(values: Grid, width_s: float, rate_hz: float, outside: float = 0.0) -> Grid:
     """Convolution with a Hann window of unit sum; exactly zero where the window sees only zeros."""
+    if not len(values):
+        return values
     half = max(1, round(width_s * rate_hz / 2))
     window = np.hanning(2 * half + 1)
     padded = np.pad(values, half, constant_values=outside)
@@ -174,12 +176,12 @@ def _blend(targets: Grid, firm: Grid) -> Grid:
 
 
 def _closure(grid_s: Grid, ends: Grid, classes: NDArray[np.int64]) -> Grid:
-    """1 while the lips are shut, with quick ramps. They shut before the burst that a stop's timing marks."""
+    """1 while the lips are shut, with quick ramps; long enough that a frame sees it."""
     shut = np.zeros(len(grid_s))
     starts = np.append(0.0, ends[:-1])
     for start, end in zip(starts[classes == 1], ends[classes == 1], strict=True):
-        start = max(0.0, min(start, end - _CLOSURE_S - 0.02))
-        shut[(grid_s >= start) & (grid_s <= max(end, start + _CLOSURE_S + 0.02))] = 1
+        longer = max(0.0, _CLOSURE_S - (end - start)) / 2
+        shut[(grid_s >= start - longer) & (grid_s <= end + longer)] = 1
     return np.clip(1.25 * _smooth(shut, 0.04, _GRID_HZ), 0, 1)
 
 
@@ -200,7 +202,8 @@ def _pauses(speech: Speech) -> list[tuple[float, float]]:
 
 def _blinks(speech: Speech, time_s: Grid, rng: np.random.Generator) -> Grid:
     """Lids shut at the starts of pauses and phrases, and on their own when none comes: every 3 to 6 seconds."""
-    wanted = [*sorted(edge for pause in _pauses(speech) for edge in pause), speech.duration_s + 3.0]
+    edges = sorted(edge for pause in _pauses(speech) for edge in pause if edge > 0.4)  # the start is at rest
+    wanted = [*edges, speech.duration_s + 3.0]
     lids, last_s = np.zeros(len(time_s)), -2.0
     for edge in wanted:
         while edge - last_s >= 6.0:
