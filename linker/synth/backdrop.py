@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from linker.synth import drawing as d
-from linker.synth.drawing import Image, Points
-from linker.synth.geometry import Array, Frame
+from linker.synth.drawing import Array, Image, Points, vec
+from linker.synth.geometry import Frame
 from linker.synth.hair import Layer, shape
 from linker.synth.skin import surface, tone
 from linker.synth.traits import Traits
@@ -15,14 +15,23 @@ from linker.synth.traits import Traits
 
 def background(t: Traits, frame: Frame, rng: np.random.Generator) -> Image:
     """The whole background (H, W, 3), drawn at the frame's own size."""
-    one, two = np.float32(t.ground), np.float32(t.ground_two)
+    one, two = vec(t.ground), vec(t.ground_two)
     if t.style == "sculpture":
         one, two = one.mean() * 0.5 + 0.1 * one, two.mean() * 0.4 + 0.1 * two
-    x, y = np.meshgrid(np.linspace(-1, 1, frame.size, dtype=np.float32), np.linspace(-1, 1, frame.size, dtype=np.float32))
-    image = np.broadcast_to(np.float32(one), (*frame.shape, 3)).copy()
+    x, y = np.meshgrid(
+        np.linspace(-1, 1, frame.size, dtype=np.float32), np.linspace(-1, 1, frame.size, dtype=np.float32)
+    )
+    image = np.broadcast_to(vec(one), (*frame.shape, 3)).copy()
     image = image * (1 - 0.16 * np.hypot(x - 0.4 * t.light_x, y - 0.3 * t.light_y) ** 2)[..., None]
-    painters = {"gradient": gradient, "bokeh": bokeh, "textured": textured, "indoor": indoor, "outdoor": outdoor,
-                "shapes": shapes, "rays": rays}
+    painters = {
+        "gradient": gradient,
+        "bokeh": bokeh,
+        "textured": textured,
+        "indoor": indoor,
+        "outdoor": outdoor,
+        "shapes": shapes,
+        "rays": rays,
+    }
     if t.backdrop in painters:
         image = painters[t.backdrop](image, one, two, rng, x, y)
     return np.clip(image, 0, 1)
@@ -57,11 +66,11 @@ def indoor(image: Image, one: Array, two: Array, rng: np.random.Generator, x: Ar
     """A room out of focus: wall, window or shelf, furniture."""
     size = len(x)
     left = rng.uniform(-0.9, 0.2)
-    window = np.float32((x > left) & (x < left + 0.6) & (y > -0.9) & (y < 0.0))
-    image = d.over(image, np.float32([0.95, 0.95, 0.90]), window * 0.75)
+    window = vec((x > left) & (x < left + 0.6) & (y > -0.9) & (y < 0.0))
+    image = d.over(image, vec([0.95, 0.95, 0.90]), window * 0.75)
     for _ in range(rng.integers(5, 12)):
         cx, cy, w, h = rng.uniform(-1, 1), rng.uniform(-0.4, 1), rng.uniform(0.05, 0.3), rng.uniform(0.1, 0.4)
-        box = np.float32((np.abs(x - cx) < w) & (np.abs(y - cy) < h))
+        box = vec((np.abs(x - cx) < w) & (np.abs(y - cy) < h))
         image = d.over(image, np.clip(two * rng.uniform(0.4, 1.2) + rng.normal(0, 0.06, 3), 0, 1), box * 0.6)
     return d.blur(image, size * rng.uniform(0.02, 0.04))
 
@@ -69,11 +78,13 @@ def indoor(image: Image, one: Array, two: Array, rng: np.random.Generator, x: Ar
 def outdoor(image: Image, one: Array, two: Array, rng: np.random.Generator, x: Array, y: Array) -> Image:
     """Sky, hills and trees out of focus."""
     size = len(x)
-    sky = np.float32([0.62, 0.76, 0.90]) * rng.uniform(0.8, 1.1) + np.float32([0.2, 0.05, -0.1]) * rng.uniform(0, 1)
-    image = d.over(np.broadcast_to(sky, image.shape), np.float32([0.95, 0.93, 0.88]), d.smoothstep(-0.9, 0.6, y) * 0.6)
+    sky = vec([0.62, 0.76, 0.90]) * rng.uniform(0.8, 1.1) + vec([0.2, 0.05, -0.1]) * rng.uniform(0, 1)
+    image = d.over(np.broadcast_to(sky, image.shape), vec([0.95, 0.93, 0.88]), d.smoothstep(-0.9, 0.6, y) * 0.6)
     for k, green in enumerate(((0.55, 0.62, 0.60), (0.42, 0.54, 0.38), (0.30, 0.42, 0.24))):
         edge = -0.15 + 0.32 * k + 0.22 * np.interp(x[0], np.linspace(-1, 1, 9), rng.uniform(-1, 1, 9))
-        image = d.over(image, np.float32(green) * rng.uniform(0.85, 1.1), d.smoothstep(-0.03, 0.03, y - edge[None, :].astype(np.float32)))
+        image = d.over(
+            image, vec(green) * rng.uniform(0.85, 1.1), d.smoothstep(-0.03, 0.03, y - edge[None, :].astype(np.float32))
+        )
     image = image * (1 + 0.10 * d.noise(rng, x.shape, size * 0.06, 2) * d.smoothstep(-0.2, 0.3, y))[..., None]
     return d.blur(image, size * rng.uniform(0.012, 0.03))
 
@@ -82,7 +93,8 @@ def shapes(image: Image, one: Array, two: Array, rng: np.random.Generator, x: Ar
     """Flat discs and a horizon, as in a poster."""
     size = len(x)
     for _ in range(rng.integers(2, 5)):
-        disc = d.ellipse(*rng.uniform(0.05, 0.95, 2) * size, *[size * rng.uniform(0.12, 0.42)] * 2, 64)
+        (cx, cy), radius = rng.uniform(0.05, 0.95, 2) * size, size * rng.uniform(0.12, 0.42)
+        disc = d.ellipse(cx, cy, radius, radius, 64)
         image = d.over(image, two * rng.uniform(0.85, 1.1), d.polygon(x.shape, disc) * rng.uniform(0.35, 0.8))
     return image
 
@@ -105,7 +117,16 @@ def body(t: Traits, frame: Frame, rng: np.random.Generator) -> Layer:
 
 def neck_outline(neck: float) -> list[tuple[float, float]]:
     """The skin that may show: neck and upper chest."""
-    return [(0, 0.0), (neck, 0.05), (neck - 0.005, 0.35), (neck + 0.01, 0.56), (neck + 0.09, 0.66), (0.36, 0.74), (0.42, 1.3), (0, 1.4)]
+    return [
+        (0, 0.0),
+        (neck, 0.05),
+        (neck - 0.005, 0.35),
+        (neck + 0.01, 0.56),
+        (neck + 0.09, 0.66),
+        (0.36, 0.74),
+        (0.42, 1.3),
+        (0, 1.4),
+    ]
 
 
 def neck_skin(t: Traits, frame: Frame, x: Array, y: Array, neck: float) -> Image:
@@ -117,20 +138,31 @@ def neck_skin(t: Traits, frame: Frame, x: Array, y: Array, neck: float) -> Image
     bone = np.exp(-(((y - 0.76 + 0.12 * np.abs(x)) / 0.018) ** 2)) * d.smoothstep(0.04, 0.1, np.abs(x))
     if t.style != "cartoon":
         lit = lit - 0.06 * tendon + 0.07 * bone
-    return np.float32(surface(t)) * tone(np.clip(lit, 0, 1).astype(np.float32), t)
+    return vec(surface(t)) * tone(np.clip(lit, 0, 1).astype(np.float32), t)
 
 
 def torso(t: Traits, frame: Frame, raise_y: float = 0.0) -> Image:
     """Mask of the clothed shoulders."""
     broad = 0.86 - 0.16 * t.feminine
-    return shape(frame, [(0, 0.5 + raise_y), (0.2, 0.56 + raise_y), (0.34, 0.635), (broad * 0.75, 0.75), (broad, 0.92), (broad + 0.1, 1.3),
-                         (broad + 0.12, 2.2), (0, 2.3)])
+    return shape(
+        frame,
+        [
+            (0, 0.5 + raise_y),
+            (0.2, 0.56 + raise_y),
+            (0.34, 0.635),
+            (broad * 0.75, 0.75),
+            (broad, 0.92),
+            (broad + 0.1, 1.3),
+            (broad + 0.12, 2.2),
+            (0, 2.3),
+        ],
+    )
 
 
 def cloth(t: Traits, frame: Frame, rng: np.random.Generator, colour: Array, x: Array, y: Array) -> Image:
     """Cloth lit from the side, with soft folds."""
     if t.style == "sculpture":
-        colour = np.float32(t.material) * 0.88
+        colour = vec(t.material) * 0.88
     side = np.clip(0.66 + 0.36 * x * t.light_x - 0.22 * (y - 0.8), 0.2, 1.1)
     stretched = cv2.resize(d.noise(rng, (frame.size, frame.size // 2), 0.13 * frame.face_px, 2), frame.shape[::-1])
     if t.style == "cartoon":
@@ -141,13 +173,16 @@ def cloth(t: Traits, frame: Frame, rng: np.random.Generator, colour: Array, x: A
 
 def garments(t: Traits, frame: Frame, rng: np.random.Generator, layer: Layer, neck: float, x: Array, y: Array) -> None:
     """Dress the body; every kind is a torso with its own opening and trimmings."""
-    main = cloth(t, frame, rng, np.float32(t.cloth), x, y)
-    other = cloth(t, frame, rng, np.float32(t.cloth_two), x, y)
+    main = cloth(t, frame, rng, vec(t.cloth), x, y)
+    other = cloth(t, frame, rng, vec(t.cloth_two), x, y)
     kind = t.clothes
     if kind == "stripes":
         main = d.over(main, other, d.smoothstep(-0.25, 0.25, np.sin((y - 0.06 * x**2) * 62)))
-    hole = {"vneck": v_opening(neck + 0.02, 0.98), "collar": v_opening(neck - 0.02, 0.84),
-            "suit": v_opening(neck - 0.02, 1.45)}.get(kind, d.ellipse(0, 0.57, neck + 0.065, 0.115, 48))
+    hole = {
+        "vneck": v_opening(neck + 0.02, 0.98),
+        "collar": v_opening(neck - 0.02, 0.84),
+        "suit": v_opening(neck - 0.02, 1.45),
+    }.get(kind, d.ellipse(0, 0.57, neck + 0.065, 0.115, 48))
     if kind in ("turtle", "scarf"):
         hole = d.ellipse(0, 0.4, 0.01, 0.01)
     if kind == "suit":
@@ -161,32 +196,55 @@ def garments(t: Traits, frame: Frame, rng: np.random.Generator, layer: Layer, ne
 
 def v_opening(neck: float, end: float) -> Points:
     """An opening that narrows to a point."""
-    return d.mirrored(np.float32([(0, 0.45), (neck, 0.5), (neck + 0.025, 0.60), (neck * 0.55, 0.6 + (end - 0.6) * 0.5), (0, end)]))
+    return d.mirrored(
+        vec([(0, 0.45), (neck, 0.5), (neck + 0.025, 0.60), (neck * 0.55, 0.6 + (end - 0.6) * 0.5), (0, end)])
+    )
 
 
-def shirt(t: Traits, frame: Frame, rng: np.random.Generator, layer: Layer, neck: float, x: Array, y: Array, tie: Image) -> None:
+def shirt(
+    t: Traits, frame: Frame, rng: np.random.Generator, layer: Layer, neck: float, x: Array, y: Array, tie: Image
+) -> None:
     """A shirt with a collar, and a tie, under a jacket."""
-    white = cloth(t, frame, rng, np.float32([0.93, 0.93, 0.94]), x, y)
+    white = cloth(t, frame, rng, vec([0.93, 0.93, 0.94]), x, y)
     layer.paint(white, torso(t, frame) * (1 - d.polygon(frame.shape, frame.px(v_opening(neck - 0.03, 0.74)))))
     knot = [(0, 0.70), (0.05, 0.70), (0.035, 0.78), (0.075, 1.2), (0.08, 1.5), (0, 1.5)]
-    layer.paint(tie * 0.85, d.polygon(frame.shape, frame.px(d.mirrored(np.float32(knot)))))
+    layer.paint(tie * 0.85, d.polygon(frame.shape, frame.px(d.mirrored(vec(knot)))))
 
 
-def trimmings(t: Traits, frame: Frame, layer: Layer, neck: float, x: Array, y: Array, main: Image, other: Image) -> None:
+def trimmings(
+    t: Traits, frame: Frame, layer: Layer, neck: float, x: Array, y: Array, main: Image, other: Image
+) -> None:
     """Collars, lapels, scarves, hoods and necklines."""
     kind, dark = t.clothes, 0.72
     if kind in ("collar", "suit"):
         white = other if kind == "collar" else main * dark
         for side in (-1, 1):
-            wing = np.float32([(neck - 0.045, 0.50), (neck + 0.02, 0.55), (neck + 0.09, 0.66), (0.13, 0.80), (0.015, 0.755 if kind == "collar" else 0.76)])
+            wing = vec(
+                [
+                    (neck - 0.045, 0.50),
+                    (neck + 0.02, 0.55),
+                    (neck + 0.09, 0.66),
+                    (0.13, 0.80),
+                    (0.015, 0.755 if kind == "collar" else 0.76),
+                ]
+            )
             if kind == "suit":
-                wing = np.float32([(neck + 0.03, 0.58), (neck + 0.13, 0.67), (neck + 0.10, 0.92), (neck + 0.03, 0.95), (0.04, 1.42)])
-            mask = d.polygon(frame.shape, frame.px(wing * np.float32([side, 1])))
+                wing = vec(
+                    [(neck + 0.03, 0.58), (neck + 0.13, 0.67), (neck + 0.10, 0.92), (neck + 0.03, 0.95), (0.04, 1.42)]
+                )
+            mask = d.polygon(frame.shape, frame.px(wing * vec([side, 1])))
             shade = d.blur(np.roll(mask, round(0.015 * frame.face_px), 0), 0.012 * frame.face_px)
             layer.image = d.over(layer.image, layer.image * 0.6, shade * 0.6 * (1 - mask))
             layer.paint(white, mask)
     elif kind == "turtle":
-        tube = [(0, 0.43), (neck - 0.02, 0.435), (neck + 0.02, 0.46), (neck + 0.03, 0.58), (neck + 0.09, 0.66), (0, 0.74)]
+        tube = [
+            (0, 0.43),
+            (neck - 0.02, 0.435),
+            (neck + 0.02, 0.46),
+            (neck + 0.03, 0.58),
+            (neck + 0.09, 0.66),
+            (0, 0.74),
+        ]
         ribs = 1 - 0.10 * (0.5 + 0.5 * np.sin(x * 190)) * (t.style != "cartoon")
         layer.paint(main * (ribs * (0.82 + 0.25 * d.smoothstep(0.45, 0.62, y)))[..., None], shape(frame, tube))
     elif kind == "scarf":
@@ -195,12 +253,20 @@ def trimmings(t: Traits, frame: Frame, layer: Layer, neck: float, x: Array, y: A
             shade = 0.55 + 0.5 * np.clip((height + 0.08 - y) / 0.16, 0, 1) + 0.06 * np.sin((y * 2 + x * (-1) ** k) * 55)
             layer.paint(other * shade[..., None], d.polygon(frame.shape, frame.px(roll)))
     elif kind == "hoodie":
-        hood = [(0, 0.60), (neck + 0.03, 0.52), (neck + 0.11, 0.50), (neck + 0.20, 0.62), (0.30, 0.76), (0.12, 0.83), (0, 0.78)]
+        hood = [
+            (0, 0.60),
+            (neck + 0.03, 0.52),
+            (neck + 0.11, 0.50),
+            (neck + 0.20, 0.62),
+            (0.30, 0.76),
+            (0.12, 0.83),
+            (0, 0.78),
+        ]
         hole = d.polygon(frame.shape, frame.px(d.ellipse(0, 0.53, neck + 0.05, 0.155, 48)))
         layer.paint(main * 0.86, shape(frame, hood) * (1 - hole))
         for side in (-1, 1):
-            cord = d.line(frame.shape, frame.px(np.float32([(0.12 * side, 0.76), (0.13 * side, 1.1)])), 0.017 * frame.face_px)
-            layer.paint(np.float32([0.92, 0.91, 0.88]) * np.ones_like(main), cord)
+            cord = d.line(frame.shape, frame.px(vec([(0.12 * side, 0.76), (0.13 * side, 1.1)])), 0.017 * frame.face_px)
+            layer.paint(vec([0.92, 0.91, 0.88]) * np.ones_like(main), cord)
     else:
         hole = v_opening(neck + 0.02, 0.98) if kind == "vneck" else d.ellipse(0, 0.57, neck + 0.065, 0.115, 48)
         trim = d.line(frame.shape, frame.px(hole), 0.028 * frame.face_px, True) * d.smoothstep(0.59, 0.63, y)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
-Image = NDArray[np.float32]  # (H, W, 3) RGB or (H, W), 0..1
-Points = NDArray[np.float32]  # (n, 2) x, y
+Image = NDArray[np.floating]  # (H, W, 3) RGB or (H, W), 0..1
+Points = NDArray[np.floating]  # (n, 2) x, y
+Array = NDArray[np.floating]
 SHIFT = 5  # fractional bits of cv2's polygon coordinates: 1/32 px
+
+
+def vec(values: npt.ArrayLike) -> Array:
+    """Numbers as a float32 array."""
+    return np.asarray(values, np.float32)
 
 
 def spline(points: Points, per_segment: int = 8, closed: bool = True) -> Points:
@@ -75,14 +82,15 @@ def strands(rng: np.random.Generator, across: Image, along: Image, fineness: flo
     grid = rng.uniform(-1, 1, (512, 16)).astype(np.float32)
     total = np.zeros_like(across)
     for octave, weight in ((1.0, 0.6), (2.7, 0.4)):
-        total += weight * cv2.remap(grid, along * 5 * octave, across * fineness * octave, cv2.INTER_LINEAR,
-                                    borderMode=cv2.BORDER_WRAP)
+        total += weight * cv2.remap(
+            grid, along * 5 * octave, across * fineness * octave, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+        )
     return total
 
 
 def extended(image: Image, alpha: Image, sigma: float) -> Image:
     """The picture with the colours of its visible part carried on beyond the edge of `alpha`."""
-    solid = np.float32(alpha > 0.5)
+    solid = vec(alpha > 0.5)
     weight = blur(solid, sigma) + 1e-4 * blur(solid, sigma * 8) + 1e-9
     carried = blur(image * solid[..., None], sigma) + 1e-4 * blur(image * solid[..., None], sigma * 8)
     return np.ascontiguousarray(over(carried / weight[..., None], image, solid), np.float32)
@@ -124,5 +132,5 @@ def ellipse(cx: float, cy: float, rx: float, ry: float, count: int = 32) -> Poin
 
 def mirrored(right: Points) -> Points:
     """A closed symmetric outline from its right half, listed from the top to the bottom."""
-    left = right[::-1] * np.float32([-1, 1])
+    left = right[::-1] * vec([-1, 1])
     return np.concatenate([right, left[np.abs(left[:, 0]) > 1e-6]]).astype(np.float32)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
-from linker.synth.drawing import SHIFT, Points
-from linker.synth.geometry import UPPER_SHARE, Array, Frame, gap_of, project
+from linker.synth.drawing import SHIFT, Array, Points, vec
+from linker.synth.geometry import UPPER_SHARE, Frame, gap_of, project
 from linker.synth.motion import Motion
 from linker.synth.traits import Traits
 
-UP = 3  # features are drawn this much finer than the frame
 S = np.linspace(-1, 1, 21, dtype=np.float32)  # along a lip or lid, from the picture's left to its right
 Canvas = NDArray[np.uint8]
 
@@ -55,16 +55,22 @@ def mouth(t: Traits, m: Motion) -> Mouth:
     half = t.mouth_w * (1 + 0.20 * spread - 0.42 * purse) * (1 - 0.16 * opening)
     up, low = t.mouth_y - UPPER_SHARE * gap, t.mouth_y + (1 - UPPER_SHARE) * gap
     corner = t.mouth_y + 0.40 * gap - 0.014 * spread - t.smile * (1 - 0.6 * purse)
-    round_ = np.float32(1 - np.abs(S) ** 2.2) ** (1.15 - 0.55 * np.maximum(np.minimum(2 * opening, 1), purse))
+    round_ = vec(1 - np.abs(S) ** 2.2) ** (1.15 - 0.55 * np.maximum(np.minimum(2 * opening, 1), purse))
     bow = 0.004 * np.cos(S * 7) * (1 - S**2) * (1 - np.minimum(opening * 4, 1))
     inner_up = corner + (up - corner) * round_ + bow
     inner_low = corner + (low - corner) * round_ + bow
     thick = 1 - 0.22 * spread - 0.12 * opening + 0.30 * purse
-    top = (1 - np.abs(S) ** 2.4) ** 0.75 * (1 - 0.30 * np.exp(-((S / 0.13) ** 2)) + 0.10 * np.exp(-(((np.abs(S) - 0.24) / 0.14) ** 2)))
+    top = (1 - np.abs(S) ** 2.4) ** 0.75 * (
+        1 - 0.30 * np.exp(-((S / 0.13) ** 2)) + 0.10 * np.exp(-(((np.abs(S) - 0.24) / 0.14) ** 2))
+    )
     bottom = (1 - np.abs(S) ** 2.6) ** 0.8
     x = S * half
-    return Mouth(curve(x * 1.03, inner_up - t.lip_up * thick * top - 0.001), curve(x, inner_up), curve(x, inner_low),
-                 curve(x * 1.03, inner_low + t.lip_down * thick * bottom + 0.001))
+    return Mouth(
+        curve(x * 1.03, inner_up - t.lip_up * thick * top - 0.001),
+        curve(x, inner_up),
+        curve(x, inner_low),
+        curve(x * 1.03, inner_low + t.lip_down * thick * bottom + 0.001),
+    )
 
 
 def eye(t: Traits, m: Motion, side: int) -> Eye:
@@ -93,38 +99,38 @@ def posed(shape: Mouth | Eye, m: Motion, frame: Frame) -> dict[str, Array]:
 class Patch:
     """A part of a frame, enlarged for drawing fine shapes and laid back anti-aliased."""
 
-    def __init__(self, canvas: Canvas, points: Points, margin: float) -> None:
-        size = len(canvas)
+    def __init__(self, canvas: Canvas, points: Points, margin: float, px: float) -> None:
+        size, self.up = len(canvas), 2 if px > 90 else 3
         low = np.clip(np.floor(points.min(0) - margin).astype(int), 0, size - 4)
         high = np.clip(np.ceil(points.max(0) + margin).astype(int), low + 4, size)
         self.x, self.y = int(low[0]), int(low[1])
         self.view = canvas[self.y : int(high[1]), self.x : int(high[0])]
         height, width = self.view.shape[:2]
-        self.image: Canvas = cv2.resize(self.view, (width * UP, height * UP), interpolation=cv2.INTER_LINEAR)
+        self.image: Canvas = cv2.resize(self.view, (width * self.up, height * self.up), interpolation=cv2.INTER_LINEAR)
         self.drawn: Canvas = np.zeros(self.image.shape[:2], np.uint8)
 
     def fixed(self, points: Points) -> NDArray[np.int32]:
         """Frame pixels as fixed point coordinates of the patch."""
-        p = (np.asarray(points, np.float32) - (self.x, self.y)) * UP - 0.5
+        p = (np.asarray(points, np.float32) - (self.x, self.y)) * self.up - 0.5
         return np.rint(p * (1 << SHIFT)).astype(np.int32)
 
     def mask(self, points: Points, soft: float = 0) -> Canvas:
         """Mask 0..255 of a polygon, its edge softened by `soft` frame pixels."""
         mask = np.zeros(self.drawn.shape, np.uint8)
         cv2.fillPoly(mask, [self.fixed(points)], 255, cv2.LINE_AA, SHIFT)
-        return soften(mask, soft)
+        return soften(mask, soft * self.up)
 
     def stroke(self, points: Points, width: float, soft: float = 0) -> Canvas:
         """Mask of an open line `width` frame pixels wide."""
         mask = np.zeros(self.drawn.shape, np.uint8)
-        cv2.polylines(mask, [self.fixed(points)], False, 255, max(1, round(width * UP)), cv2.LINE_AA, SHIFT)
-        return soften(mask, soft)
+        cv2.polylines(mask, [self.fixed(points)], False, 255, max(1, round(width * self.up)), cv2.LINE_AA, SHIFT)
+        return soften(mask, soft * self.up)
 
     def lay(self, colour: Array | Canvas, mask: Canvas, strength: float = 1.0) -> None:
         """Lay a colour (3,) 0..1, or an image, over the patch through a mask."""
         where = bounds(mask)
         image, alpha = self.image[where], mask[where].astype(np.float32) * np.float32(strength / 255)
-        paint = solid(colour, image.shape) if np.ndim(colour) == 1 else np.asarray(colour)[where]
+        paint = solid(colour, image.shape) if np.ndim(colour) == 1 else np.asarray(colour[where], np.uint8)
         image[:] = cv2.blendLinear(image, paint, 1 - alpha, alpha)
         cv2.max(self.drawn[where], mask[where], dst=self.drawn[where])
 
@@ -137,11 +143,11 @@ class Patch:
 
 
 def soften(mask: Canvas, sigma: float) -> Canvas:
-    """Blur a patch's mask by `sigma` frame pixels."""
-    if sigma <= 0.05:
+    """Blur a patch's mask in place by `sigma` of its pixels."""
+    if sigma <= 0.15:
         return mask
-    where = bounds(mask, int(3 * sigma * UP) + 1)
-    mask[where] = cv2.GaussianBlur(mask[where], (0, 0), sigma * UP)
+    where = bounds(mask, int(3 * sigma) + 1)
+    mask[where] = cv2.GaussianBlur(mask[where], (0, 0), sigma)
     return mask
 
 
@@ -151,7 +157,7 @@ def bounds(mask: Canvas, margin: int = 0) -> tuple[slice, slice]:
     return slice(max(0, y - margin), y + h + margin), slice(max(0, x - margin), x + w + margin)
 
 
-def solid(colour: Array, shape: tuple[int, ...]) -> Canvas:
+def solid(colour: npt.ArrayLike, shape: tuple[int, ...]) -> Canvas:
     """An image of one colour (3,) 0..1."""
     return np.broadcast_to(np.rint(np.clip(colour, 0, 1) * 255).astype(np.uint8), shape).copy()
 
@@ -181,26 +187,49 @@ class Palette:
 
 def palette(t: Traits, eye_light: Array, mouth_light: Array) -> Palette:
     """Colours of eyes and mouth in this portrait's light (each (3,), about 0.4..1.1)."""
+
     def lit(colour: tuple[float, ...] | Array, light: Array, floor: float = 0.25) -> Array:
-        return np.clip(np.float32(colour) * (floor + (1 - floor) * light), 0, 1)
+        return np.clip(vec(colour) * (floor + (1 - floor) * light), 0, 1)
 
     if t.style == "sculpture":
-        stone = np.float32(t.material)
+        stone = vec(t.material)
         eyes, lips = lit(stone, eye_light), lit(stone, mouth_light)
-        return Palette(eyes * 0.98, eyes * 0.62, eyes * 0.80, eyes * 0.45, eyes * 0.55, lips * 0.84, lips * 0.97,
-                       lips * 0.34, lips * 1.25, lips * 0.18, lips * 0.92, lips * 0.5)
-    skin, lip, iris = np.float32(t.skin), np.float32(t.lip), np.float32(t.iris)
-    lash = np.float32([0.10, 0.07, 0.06]) if t.feminine > 0.5 or t.style == "cartoon" else skin * 0.28
-    return Palette(lit((0.95, 0.94, 0.92), eye_light, 0.45), iris * 0.32, lit(iris * 1.05, eye_light, 0.5), lash,
-                   skin * np.float32([0.52, 0.38, 0.36]) * (0.4 + 0.6 * eye_light), lit(lip * 0.86, mouth_light), lit(lip * 1.05, mouth_light),
-                   lip * np.float32([0.36, 0.25, 0.26]), np.clip(lip * 0.55 + 0.42, 0, 1), np.float32([0.17, 0.045, 0.05]),
-                   lit((0.95, 0.93, 0.88), mouth_light, 0.4), lit((0.72, 0.33, 0.34), mouth_light, 0.3))
+        return Palette(
+            eyes * 0.98,
+            eyes * 0.62,
+            eyes * 0.80,
+            eyes * 0.45,
+            eyes * 0.55,
+            lips * 0.84,
+            lips * 0.97,
+            lips * 0.34,
+            lips * 1.25,
+            lips * 0.18,
+            lips * 0.92,
+            lips * 0.5,
+        )
+    skin, lip, iris = vec(t.skin), vec(t.lip), vec(t.iris)
+    lash = vec([0.10, 0.07, 0.06]) if t.feminine > 0.5 or t.style == "cartoon" else skin * 0.28
+    return Palette(
+        lit((0.95, 0.94, 0.92), eye_light, 0.45),
+        iris * 0.32,
+        lit(iris * 1.05, eye_light, 0.5),
+        lash,
+        skin * vec([0.52, 0.38, 0.36]) * (0.4 + 0.6 * eye_light),
+        lit(lip * 0.86, mouth_light),
+        lit(lip * 1.05, mouth_light),
+        lip * vec([0.36, 0.25, 0.26]),
+        np.clip(lip * 0.55 + 0.42, 0, 1),
+        vec([0.17, 0.045, 0.05]),
+        lit((0.95, 0.93, 0.88), mouth_light, 0.4),
+        lit((0.72, 0.33, 0.34), mouth_light, 0.3),
+    )
 
 
 def draw_eye(canvas: Canvas, t: Traits, p: Palette, e: dict[str, Array], blink: float, px: float) -> None:
-    """One eye of one frame: ball, iris, catchlight, shadow of the lid, lashes and crease. `px` = face height in pixels."""
+    """One eye of one frame: ball, iris, shadow of the lid, lashes and crease; `px` = face height in pixels."""
     top, low = e["top"], e["low"]
-    patch = Patch(canvas, np.concatenate([top, low, e["crease"]]), 0.035 * px)
+    patch = Patch(canvas, np.concatenate([top, low, e["crease"]]), 0.035 * px, px)
     flat, soft = t.style == "cartoon", 0.0 if t.style == "cartoon" else 0.0035 * px
     patch.lay(p.crease, patch.stroke(e["crease"][2:-2], 0.007 * px, soft), (0.75 if flat else 0.6) * (1 - 0.55 * blink))
     if blink < 0.97:
@@ -220,8 +249,16 @@ def eyeball(patch: Patch, t: Traits, p: Palette, e: dict[str, Array], px: float)
     centre, radius = e["iris"][0], t.iris_r * px
 
     def disc(colour: Array, dx: float, dy: float, r: float) -> None:
-        at = patch.fixed(np.float32([[centre[0] + dx * radius, centre[1] + dy * radius]]))[0]
-        cv2.circle(ball, at.tolist(), round(r * radius * UP * (1 << SHIFT)), np.rint(np.clip(colour, 0, 1) * 255).tolist(), -1, cv2.LINE_AA, SHIFT)
+        at = patch.fixed(vec([[centre[0] + dx * radius, centre[1] + dy * radius]]))[0]
+        cv2.circle(
+            ball,
+            at.tolist(),
+            round(r * radius * patch.up * (1 << SHIFT)),
+            np.rint(np.clip(colour, 0, 1) * 255).tolist(),
+            -1,
+            cv2.LINE_AA,
+            SHIFT,
+        )
 
     side = 1 if t.light_x > 0 else -1
     if t.style == "sculpture":
@@ -232,21 +269,23 @@ def eyeball(patch: Patch, t: Traits, p: Palette, e: dict[str, Array], px: float)
         disc(p.ring, 0, 0, 1.0)
         disc(p.iris * 0.8, 0, 0.03, 0.88)
         disc(p.iris * 1.3, 0, 0.25, 0.58)
-        disc(np.float32([0.03, 0.02, 0.02]), 0, 0, 0.46)
+        disc(vec([0.03, 0.02, 0.02]), 0, 0, 0.46)
     if t.style != "cartoon":
-        ball = cv2.GaussianBlur(ball, (0, 0), 0.004 * px * UP)
+        ball = cv2.GaussianBlur(ball, (0, 0), 0.004 * px * patch.up)
     shade = patch.stroke(e["top"], 0.035 * px, 0.012 * px if t.style != "cartoon" else 0)
     ball = cv2.multiply(ball, cv2.merge([255 - shade // 3] * 3), scale=1 / 255)
     if t.style != "sculpture":
-        disc(np.float32([1, 1, 1]), 0.34 * side, -0.36, 0.25)
-        disc(np.float32([0.8, 0.8, 0.8]) * 0.6 + p.iris * 0.4, -0.36 * side, 0.40, 0.13)
+        disc(vec([1, 1, 1]), 0.34 * side, -0.36, 0.25)
+        disc(vec([0.8, 0.8, 0.8]) * 0.6 + p.iris * 0.4, -0.36 * side, 0.40, 0.13)
     return ball
 
 
-def draw_mouth(canvas: Canvas, t: Traits, p: Palette, mo: dict[str, Array], gap_px: float, teeth: float, px: float) -> None:
+def draw_mouth(
+    canvas: Canvas, t: Traits, p: Palette, mo: dict[str, Array], gap_px: float, teeth: float, px: float
+) -> None:
     """The mouth of one frame: inside with teeth and tongue, then the lips over it."""
     up, low = mo["inner_up"], mo["inner_low"]
-    patch = Patch(canvas, np.concatenate([mo["outer_up"], mo["outer_low"]]), 0.03 * px)
+    patch = Patch(canvas, np.concatenate([mo["outer_up"], mo["outer_low"]]), 0.03 * px, px)
     flat = t.style == "cartoon"
     soft = 0.0 if flat else 0.006 * px
     if gap_px > 0.15:
@@ -264,7 +303,9 @@ def draw_mouth(canvas: Canvas, t: Traits, p: Palette, mo: dict[str, Array], gap_
     patch.put_back()
 
 
-def draw_inside(patch: Patch, p: Palette, up: Points, low: Points, gap_px: float, teeth: float, px: float, flat: bool) -> None:
+def draw_inside(
+    patch: Patch, p: Palette, up: Points, low: Points, gap_px: float, teeth: float, px: float, flat: bool
+) -> None:
     """Dark cave, upper row of teeth, tongue, all clipped by the lips' inner contours."""
     hole = patch.mask(ring(up, low))
     patch.lay(p.cave, hole)
@@ -302,13 +343,13 @@ def glasses(t: Traits, frames: int) -> Array:
 
 def draw_glasses(canvas: Canvas, t: Traits, rims: Array, arms: Array, px: float) -> None:
     """Rims, bridge and arms of one frame, in frame pixels: rims (2, 40, 2), arms (2, 2, 2)."""
-    patch = Patch(canvas, np.concatenate([rims.reshape(-1, 2), arms.reshape(-1, 2)]), 4)
-    dark = np.float32(t.cloth_two) * 0.25 if t.glasses != "thin" else np.float32([0.62, 0.55, 0.42])
+    patch = Patch(canvas, np.concatenate([rims.reshape(-1, 2), arms.reshape(-1, 2)]), 4, px)
+    dark = vec(t.cloth_two) * 0.25 if t.glasses != "thin" else vec([0.62, 0.55, 0.42])
     if t.style == "sculpture":
-        dark = np.float32(t.material) * 0.4
-    width = (0.011 if t.glasses == "thin" else 0.02) * px
+        dark = vec(t.material) * 0.4
+    width = (0.010 if t.glasses == "thin" else 0.015) * px
     for rim in rims:
-        patch.lay(np.float32([1, 1, 1]), patch.mask(rim), 0.07)
+        patch.lay(vec([1, 1, 1]), patch.mask(rim), 0.07)
         patch.lay(dark, patch.stroke(np.concatenate([rim, rim[:2]]), width))
     inner = np.stack([rims[0, 37], (rims[0, 36] + rims[1, 36]) / 2 - (0, 0.012 * px), rims[1, 37]])
     for bar in (inner, arms[0], arms[1]):

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from linker.synth.drawing import Points, mirrored, smoothstep, spline
+from linker.synth.drawing import Array, Points, mirrored, smoothstep, spline, vec
 from linker.synth.motion import Motion
 from linker.synth.traits import Traits
 
-Array = NDArray[np.float32]
 GAP = 0.16  # gap between the lips of a wide open mouth, face heights
 UPPER_SHARE = 0.08  # of the gap is made by the upper lip, the rest by the jaw
 PIVOT_Y, PIVOT_Z = 0.55, -0.15  # the head turns about the top of the neck
@@ -35,7 +33,7 @@ class Frame:
 
     def px(self, points: Points) -> Points:
         """Head coordinates -> frame pixels."""
-        return np.asarray(points, np.float32) * self.face_px + np.float32([self.cx, self.cy])
+        return np.asarray(points, np.float32) * self.face_px + vec([self.cx, self.cy])
 
     @property
     def texture(self) -> Frame:
@@ -57,9 +55,19 @@ class Frame:
 
 def outline(t: Traits, grow: float = 0.0) -> Points:
     """The head's bare outline, crown to chin, widened by `grow`."""
-    right = [(0, -0.70), (0.17, -0.675), (0.30, -0.57), (t.temple_w, -0.36), (t.cheek_w, -0.08),
-             (t.cheek_w * 0.95, 0.10), (t.jaw_w + 0.03, 0.27), (t.jaw_w * 0.75, 0.39), (t.chin_w, 0.475), (0, 0.5)]
-    points = np.float32(right)
+    right = [
+        (0, -0.70),
+        (0.17, -0.675),
+        (0.30, -0.57),
+        (t.temple_w, -0.36),
+        (t.cheek_w, -0.08),
+        (t.cheek_w * 0.95, 0.10),
+        (t.jaw_w + 0.03, 0.27),
+        (t.jaw_w * 0.75, 0.39),
+        (t.chin_w, 0.475),
+        (0, 0.5),
+    ]
+    points = vec(right)
     points = points * (1 + grow / 0.4)
     return spline(mirrored(points), 6)
 
@@ -72,8 +80,10 @@ def depth(x: Array, y: Array) -> Array:
 
 def turn(x: Array, y: Array, z: Array, m: Motion) -> tuple[Array, Array]:
     """Pose of points: rotate about the neck, shift. Arrays (T, ...), motion curves (T,); below the chin it fades."""
-    wide = [np.asarray(c).reshape(-1, *[1] * (x.ndim - 1)) for c in
-            (np.radians(m.yaw_deg), np.radians(m.pitch_deg), np.radians(m.roll_deg), m.x, m.y)]
+    wide = [
+        np.asarray(c).reshape(-1, *[1] * (x.ndim - 1))
+        for c in (np.radians(m.yaw_deg), np.radians(m.pitch_deg), np.radians(m.roll_deg), m.x, m.y)
+    ]
     yaw, pitch, roll, shift_x, shift_y = wide
     v, depth_ = y - PIVOT_Y, z - PIVOT_Z
     u = x * np.cos(yaw) + depth_ * np.sin(yaw)
@@ -117,7 +127,7 @@ def unexpress(x: Array, y: Array, t: Traits, m: Motion) -> tuple[Array, Array]:
     return x - across, y - down + lift
 
 
-def maps(frame: Frame, t: Traits, m: Motion, flat_depth: float | None) -> NDArray[np.float32]:
+def maps(frame: Frame, t: Traits, m: Motion, flat_depth: float | None) -> Array:
     """For every frame a (GRID, GRID, 2) grid of texture pixels to look up, to be enlarged to the frame's size."""
     axis = (np.arange(GRID, dtype=np.float32) + 0.5) * frame.size / GRID
     qx, qy = np.meshgrid((axis - frame.cx) / frame.face_px, (axis - frame.cy) / frame.face_px)
@@ -125,7 +135,7 @@ def maps(frame: Frame, t: Traits, m: Motion, flat_depth: float | None) -> NDArra
     x, y = unturn(qx, qy, flat_depth, m)
     if flat_depth is None:
         x, y = unexpress(x, y, t, m)
-    return frame.texture.px(np.stack([x, y], -1)) - np.float32(0.5)
+    return frame.texture.px(np.stack([x, y], -1)) - vec(0.5)
 
 
 def enlarge(grid: Array, size: int) -> Array:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from linker.synth import drawing as d
 from linker.synth import features, hair, skin
 from linker.synth.backdrop import background, body
-from linker.synth.drawing import Image
-from linker.synth.geometry import SCALE, Array, Frame, enlarge, gap_of, maps, project
+from linker.synth.drawing import Array, Image, vec
+from linker.synth.geometry import SCALE, Frame, enlarge, gap_of, maps, project
 from linker.synth.hair import Layer
 from linker.synth.motion import Motion
 from linker.synth.traits import STYLES, Traits, draw_traits
@@ -67,7 +67,7 @@ class Portrait:
     def _breathing(self, breath: float) -> Array:
         """Map of the body, raised by up to 0.012 face heights."""
         fine, still = self.frame.texture, straight(self.frame)
-        return still + np.float32([0, breath * 0.012 * fine.face_px])
+        return still + vec([0, breath * 0.012 * fine.face_px])
 
     def _features(self, image: Video, m: Motion, parts: dict[str, dict[str, Array]], i: int) -> None:
         px, t = self.frame.face_px, self.traits
@@ -115,7 +115,7 @@ class Truth:
         shape = features.mouth(t, m)
         lips = np.concatenate([shape.outer_up, shape.outer_low[:, ::-1]], 1)
         middle = lips.mean(1, keepdims=True)
-        regions = {"mouth": middle + (lips - middle) * np.float32([1.22, 1.35]), "head": head_points(t, m)}
+        regions = {"mouth": middle + (lips - middle) * vec([1.22, 1.35]), "head": head_points(t, m)}
         for side, name in ((-1, "left"), (1, "right")):
             box = d.ellipse(side * t.eye_x, (t.eye_y + t.brow_y) / 2, 0.14, 0.5 * (t.eye_y - t.brow_y) + 0.075, 28)
             regions[name] = np.broadcast_to(box, (len(m), *box.shape))
@@ -139,8 +139,8 @@ class Truth:
             head, mouth, eyes = layers
             eyes &= 1 - mouth
             head &= 1 - (mouth | eyes)
-            for k, layer in enumerate((head, mouth, eyes)):
-                out[i, k] = cv2.resize(layer.astype(np.float32), (size_px, size_px), interpolation=cv2.INTER_AREA)
+            for k, region in enumerate((head, mouth, eyes)):
+                out[i, k] = cv2.resize(region.astype(np.float32), (size_px, size_px), interpolation=cv2.INTER_AREA)
         return np.clip(out, 0, 1)
 
 
@@ -153,11 +153,14 @@ def head_points(t: Traits, m: Motion) -> Array:
 
 def contours(t: Traits, m: Motion, frame: Frame) -> dict[str, dict[str, Array]]:
     """Everything drawn anew a frame, as frame pixels."""
-    parts = {"left": features.posed(features.eye(t, m, -1), m, frame), "right": features.posed(features.eye(t, m, 1), m, frame),
-             "mouth": features.posed(features.mouth(t, m), m, frame)}
+    parts = {
+        "left": features.posed(features.eye(t, m, -1), m, frame),
+        "right": features.posed(features.eye(t, m, 1), m, frame),
+        "mouth": features.posed(features.mouth(t, m), m, frame),
+    }
     if t.glasses != "none":
         rims = features.glasses(t, len(m))
-        ends = np.float32([[[-1, 1]], [[1, 1]]]) * np.float32([t.cheek_w + 0.01, t.eye_y - 0.01])
+        ends = vec([[[-1, 1]], [[1, 1]]]) * vec([t.cheek_w + 0.01, t.eye_y - 0.01])
         posed = project(rims.reshape(len(m), -1, 2), m, frame, 0.035).reshape(rims.shape)
         ears = project(np.broadcast_to(ends.reshape(-1, 2), (len(m), 2, 2)), m, frame)
         outer = posed[:, :, 38]
@@ -169,7 +172,7 @@ def contours(t: Traits, m: Motion, frame: Frame) -> dict[str, dict[str, Array]]:
 def straight(frame: Frame) -> Array:
     """Map (size, size, 2) from a frame's pixels to its texture's, nothing moved."""
     x, y = frame.grid()
-    return frame.texture.px(np.stack([x, y], -1)) - np.float32(0.5)
+    return frame.texture.px(np.stack([x, y], -1)) - vec(0.5)
 
 
 def frame_of(arrays: dict[str, Array], i: int) -> dict[str, Array]:
@@ -193,7 +196,10 @@ def sprite(layer: Layer, frame: Frame, play: float) -> Sprite:
     behind = np.rint((1 - alpha) * 255).astype(np.uint8)
     x, y, w, h = cv2.boundingRect(255 - behind)
     margin, room = (len(behind) / SCALE - frame.size) / 2, round(play * frame.face_px) + 2
-    spans = [(int(start / SCALE - margin) - room, int((start + length) / SCALE - margin) + room) for start, length in ((y, h), (x, w))]
+    spans = [
+        (int(start / SCALE - margin) - room, int((start + length) / SCALE - margin) + room)
+        for start, length in ((y, h), (x, w))
+    ]
     rows, columns = (slice(max(0, low), max(0, high)) for low, high in spans)
     return Sprite(colour, behind[..., 0], (rows, columns))
 
@@ -221,9 +227,16 @@ def bake(t: Traits, frame: Frame, rng: np.random.Generator) -> Portrait:
     if t.style == "painting":
         ground = d.brush(rng, ground, frame.size * 0.05, 2600)
     lights = [sample(light, fine, point) for point in ((0.0, t.eye_y), (0.0, t.mouth_y))]
-    return Portrait(t, frame, np.rint(np.clip(ground, 0, 1) * 255).astype(np.uint8), sprite(torso, frame, 0.02), sprite(back, frame, 0.45),
-                    sprite(face, frame, 0.45),
-                    features.palette(t, *lights), weave(t, frame, rng))
+    return Portrait(
+        t,
+        frame,
+        np.rint(np.clip(ground, 0, 1) * 255).astype(np.uint8),
+        sprite(torso, frame, 0.02),
+        sprite(back, frame, 0.45),
+        sprite(face, frame, 0.45),
+        features.palette(t, *lights),
+        weave(t, frame, rng),
+    )
 
 
 def finish(t: Traits, frame: Frame, rng: np.random.Generator, layer: Layer) -> None:
@@ -231,19 +244,21 @@ def finish(t: Traits, frame: Frame, rng: np.random.Generator, layer: Layer) -> N
     if t.style == "cartoon":
         hair.ink(t, frame, layer)
     if t.style == "painting":
-        layer.image = d.brush(rng, d.extended(layer.image, layer.alpha, 0.05 * frame.face_px), 0.055 * frame.face_px, 9000)
+        layer.image = d.brush(
+            rng, d.extended(layer.image, layer.alpha, 0.05 * frame.face_px), 0.055 * frame.face_px, 9000
+        )
 
 
 def sample(light: Image, frame: Frame, point: tuple[float, float]) -> Array:
     """Mean light (3,) around a point of the face."""
-    x, y = frame.px(np.float32(point)).astype(int)
+    x, y = frame.px(vec(point)).astype(int)
     r = round(0.12 * frame.face_px)
     return light[y - r : y + r, x - r : x + r].mean((0, 1))
 
 
 def weave(t: Traits, frame: Frame, rng: np.random.Generator) -> Video:
     """Texture of the picture itself, fixed in it: film grain, canvas, or nothing."""
-    level = {"photo": 0.022, "painting": 0.018, "sculpture": 0.012}.get(t.style, 0.0)
+    level = {"photo": 0.016, "painting": 0.018, "sculpture": 0.012}.get(t.style, 0.0)
     grain = rng.normal(0, 1, frame.shape).astype(np.float32)
     if t.style == "painting":
         axis = np.arange(frame.size, dtype=np.float32)
