@@ -52,11 +52,11 @@ def place(crop: dict[str, Any], settings: FinishSettings) -> Placement:
     The portrait is never enlarged. The scale is chosen so that the crop falls on whole pixels; the canvas gives up
     under three pixels at its borders for that, and for even sides.
     """
-    x0, y0, x1, _ = crop["box_px"]
+    x0, y0, x1, y1 = crop["box_px"]
     side = x1 - x0
     if settings.layout == "crop":
         crop_px = _even(min(side, settings.max_side_px))
-        return Placement(crop_px, crop_px, tuple(map(float, crop["box_px"])), 0, 0, crop_px)
+        return Placement(crop_px, crop_px, (float(x0), float(y0), float(x1), float(y1)), 0, 0, crop_px)
     source_width, source_height = crop["source_size_px"]
     crop_px = _even(side * min(1.0, settings.max_side_px / max(source_width, source_height)))
     scale = crop_px / side

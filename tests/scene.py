@@ -75,7 +75,8 @@ class Scene:
                                                ("body", (0, 1.15), (0.85, 0.6))):  # fmt: skip
             canvas = np.zeros((FACE_PX, FACE_PX), np.uint8)
             centre = [(self.centre[i] + (x, y)[i] * self.head_px - self.box[i]) * scale for i in (0, 1)]
-            _oval(canvas, (centre[0], centre[1]), (half_x * self.head_px * scale, half_y * self.head_px * scale), (255,))
+            half = (half_x * self.head_px * scale, half_y * self.head_px * scale)
+            _oval(canvas, (centre[0], centre[1]), half, (255,))
             ovals[name] = (canvas / 255).astype(np.float16)
         ovals["head"] = np.clip(ovals["head"] - ovals["mouth"] - ovals["eyes"], 0, 1)
         ovals["alpha"] = np.maximum(ovals["alpha"], ovals.pop("body"))

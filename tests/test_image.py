@@ -37,7 +37,8 @@ def test_transparency_is_laid_on_white(tmp_path: Path) -> None:
     clear[:, :60, 3] = 255
     Image.fromarray(clear).save(tmp_path / "p.png")
     picture = read_portrait(tmp_path / "p.png", LIMITS)
-    assert np.array_equal(picture[:, :60], gradient()[:, :60]) and (picture[:, 60:] == 255).all()
+    assert np.array_equal(picture[:, :60], gradient()[:, :60])
+    assert (picture[:, 60:] == 255).all()
 
 
 def test_sixteen_bit_grey_keeps_its_greys(tmp_path: Path) -> None:
@@ -45,14 +46,17 @@ def test_sixteen_bit_grey_keeps_its_greys(tmp_path: Path) -> None:
     for name in ("p.png", "p.tif"):
         Image.fromarray(ramp).save(tmp_path / name)
         picture = read_portrait(tmp_path / name, LIMITS)
-        assert picture.shape == (80, 120, 3) and np.abs(picture[0, :, 0] - ramp[0] / 257).max() <= 0.51
+        assert picture.shape == (80, 120, 3)
+        assert np.abs(picture[0, :, 0] - ramp[0] / 257).max() <= 0.51
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "LA", "YCbCr", "LAB"])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     Image.fromarray(gradient()).convert("L" if mode == "LAB" else mode).save(tmp_path / "p.tif")
     picture = read_portrait(tmp_path / "p.tif", LIMITS)
-    assert picture.shape == (80, 120, 3) and picture.dtype == np.uint8 and picture.std() > 10
+    assert picture.shape == (80, 120, 3)
+    assert picture.dtype == np.uint8
+    assert picture.std() > 10
 
 
 def test_embedded_profile_is_applied_and_a_damaged_one_ignored(tmp_path: Path) -> None:
@@ -78,4 +82,5 @@ def test_refusals_are_named(tmp_path: Path) -> None:
     for name, limits, kind in cases:
         with pytest.raises(BadPicture) as caught:
             read_portrait(tmp_path / name, limits)
-        assert caught.value.kind == kind and "\n" not in str(caught.value), name
+        assert caught.value.kind == kind
+        assert "\n" not in str(caught.value), name

@@ -1,0 +1,123 @@
+"""report: what became of every row, as a table (status.tsv) and as one offline page with every video."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+from PIL import Image
+
+from linker.manifest import read_manifest
+from linker.media import Undecodable, read_frames
+from linker.records import Row, atomic, read_json
+from linker.report_page import Card, render
+from linker.status import RowState, read_ledgers, read_states
+
+COLUMNS = ("clip", "state", "step", "kind", "reason", "seconds", "video")
+POSTER_FRAME = 37  # 1.5 s into a clip: the face speaks, and a long clip costs no more than a short one
+POSTER_PX = 360
+SHARED = {"crop_face": "portrait_id", "extract_masks": "portrait_id",
+          "normalize_audio": "audio_id", "detect_language": "audio_id"}  # fmt: skip
+OWN = ("stabilize_background", "upscale_video", "mux_audio")
+
+
+def report(results: Path, manifest: Path, status: Path, page: Path) -> None:
+    """Write `status` (one line a row) and `page` (HTML; posters beside it), from whatever sidecars there are.
+
+    A video whose poster cannot be drawn has none; nothing that a row lacks stops the report of the others.
+    """
+    todo = read_manifest(manifest)
+    states, rows, ledgers = read_states(results, todo), {row.clip: row for row in todo.rows}, read_ledgers(results)
+    cards = [_card(results, page, state, rows.get(state.clip), ledgers) for state in states]
+    _write(status, "".join("\t".join(line) + "\n" for line in [COLUMNS, *map(_line, cards)]))
+    _write(page, render(todo.path.name, cards, _run_settings(results)))
+    done = sum(card.state == "done" for card in cards)
+    print(f"{done} of {len(cards)} rows done; {page}", file=sys.stderr)
+
+
+def _card(results: Path, page: Path, state: RowState, row: Row | None, ledgers: dict[str, Any]) -> Card:
+    """All that the page tells of a row; a faulty line has neither files nor timings."""
+    if row is None or state.state == "faulty":
+        return Card(state.clip or f"line {state.line}", state.state, state.where, state.kind, state.reason)
+    video, sidecar = results / "videos" / f"{row.clip}.mp4", _sidecar(results / "videos" / f"{row.clip}.json")
+    debug = results / "portraits" / row.portrait_id / "debug.png"
+    entry = ledgers.get(row.clip, {})
+    return Card(
+        row.clip, state.state, state.where, state.kind, state.reason,
+        title=row.title, portrait=row.portrait.name, audio=row.audio.name,
+        video=_link(video, page), poster=_poster(video, page), debug=_link(debug, page),
+        timings=_timings(results, row, entry), facts=sidecar,
+    )  # fmt: skip
+
+
+def _line(card: Card) -> tuple[str, ...]:
+    """One line of status.tsv; `seconds` is the work on the row itself, without what it shares with others."""
+    seconds = sum(value for step, value in card.timings.items() if step not in SHARED)
+    video = f"videos/{card.clip}.mp4" if card.state == "done" else ""
+    cells = (card.clip, card.state, card.step, card.kind, card.reason, f"{seconds:.1f}" if seconds else "", video)
+    return tuple(" ".join(cell.split()) for cell in cells)  # neither tabs nor line ends within a cell
+
+
+def _timings(results: Path, row: Row, entry: dict[str, Any]) -> dict[str, float]:
+    """Seconds by step, in the order of the work."""
+    names = {step: getattr(row, attribute) for step, attribute in SHARED.items()} | dict.fromkeys(OWN, row.clip)
+    found = {step: _benchmark(results / "benchmarks" / step / f"{name}.jsonl") for step, name in names.items()}
+    found["generate"] = entry.get("seconds")
+    return {step: seconds for step in (*SHARED, "generate", *OWN) if (seconds := found[step]) is not None}
+
+
+def _benchmark(path: Path) -> float | None:
+    """Seconds of the last time a step ran, as Snakemake measured them; None when it did not say."""
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["s"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _poster(video: Path, page: Path) -> str:
+    """Link to a small JPEG of a video, drawn again only when the video is newer; '' where there is none to draw."""
+    poster = page.parent / "posters" / f"{video.stem}.jpg"
+    if not video.is_file():
+        return ""
+    if not poster.is_file() or poster.stat().st_mtime < video.stat().st_mtime:
+        try:
+            *_, frame = islice(read_frames(video), POSTER_FRAME)
+        except (Undecodable, ValueError) as error:
+            print(f"{video.name}: no poster: {error}", file=sys.stderr)
+            return ""
+        picture = Image.fromarray(frame)
+        picture.thumbnail((POSTER_PX, POSTER_PX), Image.Resampling.LANCZOS)
+        with atomic(poster) as temporary:
+            picture.save(temporary, quality=82)
+    return _link(poster, page)
+
+
+def _link(path: Path, page: Path) -> str:
+    """Relative address of a file from the page, '' when the file is not there."""
+    return quote(os.path.relpath(path, page.parent)) if path.is_file() else ""
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return {}
+
+
+def _run_settings(results: Path) -> dict[str, Any]:
+    """What `linker run` recorded of its settings; nothing when the run was started by hand."""
+    try:
+        return yaml.safe_load((results / "settings.yaml").read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError):
+        return {}
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

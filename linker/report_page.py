@@ -1,0 +1,226 @@
+"""The report's HTML: plain text in, one offline page out. Everything that comes from outside is escaped here."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from linker.config import ROOT_DIR
+
+TEMPLATE = ROOT_DIR / "workflow" / "report" / "page.html"
+STATES = ("done", "refused", "failed", "faulty", "waiting")
+HINTS = {
+    "manifest": "Correct this line of the manifest and run it again; the other rows are not done again.",
+    "missing": "Check the path in the manifest; paths are relative to the manifest's folder.",
+    "empty": "The file has no content; export it again.",
+    "undecodable": "Save the file again as WAV, FLAC, MP3, M4A or Opus.",
+    "truncated": "The file ends early; copy or export it again.",
+    "no_audio": "Give a file that has a sound track.",
+    "too_short": "Give more speech.",
+    "too_long": "Cut the audio, or raise limits.max_audio_s.",
+    "silent": "Check the recording's level and channel.",
+    "no_speech": "Check that somebody speaks in this file.",
+    "not_an_image": "Save the portrait again as JPEG or PNG.",
+    "too_large": "Give a smaller file, or raise the limit in the settings (limits).",
+    "too_small": "Give a larger portrait, or one in which the face fills more of the picture.",
+    "no_face": "Give a portrait that shows the face from the front, or name a box in the column face.",
+    "several_faces": "Choose one in the column face: its index (0 = the largest) or a box x0,y0,x1,y1.",
+    "bad_choice": "Correct the column face: an index that exists, or a box inside the picture.",
+    "not_upright": "Turn the portrait upright.",
+    "error": "Look into the log named above, then run again: only what is missing is done.",
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the page tells of one row. Links are relative to the page and already quoted, '' for what is not there."""
+
+    clip: str
+    state: str
+    step: str = ""
+    kind: str = ""
+    reason: str = ""
+    title: str = ""
+    portrait: str = ""
+    audio: str = ""
+    video: str = ""
+    poster: str = ""
+    debug: str = ""
+    timings: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def render(manifest: str, cards: list[Card], settings: dict[str, Any]) -> str:
+    """The whole page. `settings` are the run's, by group; `facts` of a card is its deliverable's sidecar."""
+    counts = Counter(card.state for card in cards)
+    parts = {
+        "title": escape(f"{manifest} - LinguaLinker report"),
+        "manifest": escape(manifest),
+        "bar": "".join(f'<i class="{state}" style="flex:{counts[state]}"></i>' for state in STATES if counts[state]),
+        "figures": _figures(cards, counts),
+        "chips": _chips(counts),
+        "problems": _problems(cards),
+        "cards": "\n".join(_card(index, card) for index, card in enumerate(cards)),
+        "settings": _settings(cards, settings),
+    }
+    template = TEMPLATE.read_text(encoding="utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda hole: parts[hole[1]], template)  # one pass: no hole in what is filled in
+
+
+def _figures(cards: list[Card], counts: Counter[str]) -> str:
+    video_s = sum(card.facts.get("duration_s", 0) for card in cards if card.state == "done")
+    work_s = sum(sum(card.timings.values()) for card in cards)
+    found = [(str(counts[state]), state) for state in STATES if counts[state]]
+    found += [(_clock(video_s), "of video"), (_clock(work_s), "of work")]
+    return "".join(f"<li><b>{number}</b>{name}</li>" for number, name in found)
+
+
+def _chips(counts: Counter[str]) -> str:
+    names = [("", f"all {counts.total()}"), *((state, f"{state} {counts[state]}") for state in STATES if counts[state])]
+    pressed = {"": "true"}
+    return "\n".join(
+        f'<button type="button" data-state="{state}" aria-pressed="{pressed.get(state, "false")}">{name}</button>'
+        for state, name in names
+    )
+
+
+def _problems(cards: list[Card]) -> str:
+    """The table of rows that people have to act on, each with a link to its card."""
+    bad = [(index, card) for index, card in enumerate(cards) if card.state not in ("done", "waiting")]
+    if not bad:
+        return ""
+    lines = "".join(
+        f'<tr><td><a href="#row-{index}">{escape(card.clip)}</a></td><td class="state {card.state}">{card.state}</td>'
+        f"<td>{escape(card.step)}</td><td>{escape(card.reason)}</td></tr>"
+        for index, card in bad
+    )
+    noun = "row needs" if len(bad) == 1 else "rows need"
+    summary = f"<summary>{len(bad)} {noun} attention</summary>"
+    return f'<details class="problems" open>{summary}<div><table>{lines}</table></div></details>'
+
+
+def _card(index: int, card: Card) -> str:
+    words = escape(" ".join([card.clip, card.title, card.portrait, card.audio, card.state, card.step, card.kind,
+                             card.reason, str(card.facts.get("language", ""))]))  # fmt: skip
+    return (
+        f'<article class="card {card.state}" id="row-{index}" data-state="{card.state}" data-words="{words}">'
+        f'{_stage(card)}<div class="text"><div class="head"><h2 dir="auto">{escape(card.title or card.clip)}</h2>'
+        f'<span class="state {card.state}">{card.state}</span></div><p class="meta">{_meta(card)}</p>'
+        f"{_notes(card)}{_details(card)}</div></article>"
+    )
+
+
+def _stage(card: Card) -> str:
+    if not card.video:
+        return '<div class="stage empty"><p>no video</p></div>'
+    poster = f' poster="{escape(card.poster)}"' if card.poster else ""
+    name = escape(f"Video {card.clip}")
+    return (f'<div class="stage"><video controls preload="none" playsinline src="{escape(card.video)}"{poster}'
+            f' aria-label="{name}"></video></div>')  # fmt: skip
+
+
+def _meta(card: Card) -> str:
+    facts, words = card.facts, [card.clip] if card.title else []
+    if facts and card.state == "done":
+        width, height = facts["size_px"]
+        words += [facts["language"], f"{facts['duration_s']:.2f} s", f"{width} x {height}"]
+    else:
+        words += [name for name in (card.portrait, card.audio) if name]
+    return escape(" · ".join(words))
+
+
+def _notes(card: Card) -> str:
+    notes = [_note("Warning", warning, "") for warning in card.facts.get("warnings", []) if card.state == "done"]
+    if card.reason:
+        where = f"{card.step}: {card.kind}".strip(": ").replace("_", " ")
+        notes.append(_note(where, card.reason, HINTS.get(card.kind, HINTS["error"])))
+    if card.video and card.state != "done":
+        notes.append(_note("Video of an earlier run", "The last good video was kept.", ""))
+    return "".join(notes)
+
+
+def _note(head: str, text: str, hint: str) -> str:
+    tail = f"<i>{escape(hint)}</i>" if hint else ""
+    return f'<div class="note"><b>{escape(head)}</b>{escape(text)}{tail}</div>'
+
+
+def _details(card: Card) -> str:
+    """What is folded away: debug picture, timings, checks, provenance."""
+    picture = f'<h3>Face and masks</h3><img loading="lazy" alt="Face, landmarks and masks" src="{escape(card.debug)}">'
+    parts = [picture if card.debug else "", _times(card.timings)]
+    if card.state == "done":
+        parts += [_checks(card.facts.get("checks", [])), _provenance(card)]
+    inside = "".join(parts)
+    return f"<details><summary>Details</summary>{inside}</details>" if inside else ""
+
+
+def _times(timings: dict[str, float]) -> str:
+    if not timings:
+        return ""
+    longest = max(max(timings.values()), 1e-9)
+    lines = "".join(
+        f'<tr><td>{escape(step.replace("_", " "))}</td>'
+        f'<td><span style="width:{100 * seconds / longest:.0f}%"></span></td><td>{seconds:.1f} s</td></tr>'
+        for step, seconds in timings.items()
+    )
+    return f'<h3>Time by step</h3><table class="times">{lines}</table>'
+
+
+def _checks(checks: list[dict[str, Any]]) -> str:
+    lines = "".join(
+        f'<tr><td class="{"pass" if check["passed"] else "fail"}">{"pass" if check["passed"] else "fail"}</td>'
+        f"<td>{escape(str(check['name']))}</td><td>{escape(_value(check['value']))}</td></tr>"
+        for check in checks
+    )
+    return f"<h3>Checks</h3><table>{lines}</table>" if lines else ""
+
+
+def _provenance(card: Card) -> str:
+    facts, inputs = card.facts, card.facts.get("inputs", {})
+    lines = {f"{name} ({source['file']})": source["sha256"] for name, source in inputs.items()}
+    lines |= {"frames, MD5": facts.get("frame_md5", ""), "sound, MD5": facts.get("pcm_md5", "")}
+    generation = {key: value for key, value in facts.get("generation", {}).items() if key not in ("refusal", "video")}
+    lines |= {f"generation: {key}": _value(value) for key, value in generation.items()}
+    lines |= {key: facts[key] for key in ("consent_ref", "licence_ref") if facts.get(key)}
+    return f"<h3>Provenance</h3>{_table(lines.items(), 'hash')}"
+
+
+def _settings(cards: list[Card], settings: dict[str, Any]) -> str:
+    groups = {name: group for name, group in settings.items() if isinstance(group, dict)}
+    plain = {name: value for name, value in settings.items() if not isinstance(value, dict)}
+    groups = {"run": plain, **groups, "versions": _versions(cards)}
+    parts = [
+        f"<div><h3>{escape(name)}</h3>{_table(group.items(), '')}</div>" for name, group in groups.items() if group
+    ]
+    told = "".join(parts) or "<p>No record of the settings: this run was not started by linker run.</p>"
+    return f'<details><summary>Settings and versions of this run</summary><div class="settings">{told}</div></details>'
+
+
+def _versions(cards: list[Card]) -> dict[str, str]:
+    return next((card.facts["versions"] for card in cards if card.facts.get("versions")), {})
+
+
+def _table(lines: Iterable[tuple[str, Any]], css: str) -> str:
+    cells = "".join(f'<tr><th>{escape(str(key))}</th><td class="{css}">{escape(_value(value))}</td></tr>'
+                    for key, value in lines)  # fmt: skip
+    return f"<table>{cells}</table>"
+
+
+def _value(value: Any) -> str:
+    """A JSON value as people write it."""
+    if isinstance(value, list):
+        return " x ".join(map(str, value)) if len(value) == 2 else ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_value(inner)}" for key, inner in value.items())
+    return "-" if value is None or value == "" else str(value)
+
+
+def _clock(seconds: float) -> str:
+    """'0:42' or '1:03:09'."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
