@@ -1,0 +1,55 @@
+"""Loaders of networks made elsewhere. Imports are lazy: a step pays for what it uses; nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+from linker.errors import EnvironmentError
+
+_WHISPER_FILES = {"large": "large-v3", "turbo": "large-v3-turbo"}  # names whose file is called otherwise
+
+
+def load_voice_activity() -> Any:
+    """silero-vad; its model travels in its wheel."""
+    from silero_vad import load_silero_vad
+
+    return load_silero_vad()
+
+
+def load_whisper(path_or_name: str) -> Any:
+    """An openai-whisper model that knows languages, from a .pt file or by name from whisper's cache folder.
+
+    Raises EnvironmentError when the file is missing, is no such checkpoint, or hears English alone.
+    """
+    import whisper
+
+    path = find_whisper(path_or_name)
+    try:
+        model = whisper.load_model(str(path))
+    except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise EnvironmentError(f"{path}: is no openai-whisper checkpoint ({reason}); fetch it again") from None
+    if not model.is_multilingual:
+        raise EnvironmentError(f"{path}: hears English alone; set language.whisper to a model without '.en'")
+    return model
+
+
+def find_whisper(path_or_name: str) -> Path:
+    """Where the weights lie: the .pt file itself, or the named model in LINKER_WHISPER_DIR or whisper's cache."""
+    if path_or_name.endswith(".pt"):
+        path, fetch = Path(path_or_name), "give language.whisper an existing .pt file"
+    else:
+        path = whisper_folder() / f"{_WHISPER_FILES.get(path_or_name, path_or_name)}.pt"
+        fetch = f"""fetch it with: python -c "import whisper; whisper.load_model('{path_or_name}')" """.strip()
+    if not path.is_file():
+        raise EnvironmentError(f"whisper weights {path_or_name!r}: no file {path}; {fetch}, or clear language.whisper")
+    return path
+
+
+def whisper_folder() -> Path:
+    """The folder with named weights: LINKER_WHISPER_DIR, otherwise where whisper itself keeps what it downloads."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("LINKER_WHISPER_DIR") or Path(cache) / "whisper")

@@ -1,0 +1,80 @@
+"""EBU R128 loudness, by ffmpeg's own meter: the same figures a broadcaster's tools show."""
+
+from __future__ import annotations
+
+import math
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+
+from linker.errors import EnvironmentError
+from linker.media import GUARDS, Undecodable, plain
+
+SHORTEST_S = 0.5  # the meter's gating blocks last 0.4 s: shorter sound has no integrated loudness of its own
+_REPEATED_S = 3.0
+_FLOOR_LUFS = -70.0  # what the meter shows when no block passed the absolute gate
+_FIGURE = re.compile(r"^\s*(I|LRA|Peak):\s+(-?inf|nan|-?[\d.]+) (?:LUFS|LU|dBFS)\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Loudness:
+    """Integrated loudness (LUFS) and highest true peak (dBTP), both -inf in silence, and loudness range (LU)."""
+
+    integrated_lufs: float
+    true_peak_db: float
+    range_lu: float
+
+
+def ffmpeg_exe() -> str:
+    """The ffmpeg program: the wheel's, unless IMAGEIO_FFMPEG_EXE names another. Raises EnvironmentError."""
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        raise EnvironmentError("no ffmpeg program; pip install imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE") from None
+
+
+def measure_loudness(path: Path) -> Loudness:
+    """Loudness of a file's first sound track, all its channels. Raises Undecodable."""
+    metered = _metered(ffmpeg.input(f"file:{path.resolve()}", **GUARDS)["a:0"])
+    done = _run(metered, b"")
+    if done.returncode:
+        raise Undecodable("undecodable", f"{plain(path)}: cannot be decoded ({_last_line(done)})")
+    return _figures(done)
+
+
+def measure_samples(samples: np.ndarray, rate_hz: int) -> Loudness:
+    """Loudness of float samples (samples,), one channel. Sound too short for the meter is measured as repeated."""
+    if len(samples) < SHORTEST_S * rate_hz:
+        samples = np.tile(samples, math.ceil(_REPEATED_S * rate_hz / len(samples)))
+    metered = _metered(ffmpeg.input("pipe:", format="f32le", ar=rate_hz, ac=1))
+    done = _run(metered, samples.astype("<f4").tobytes())
+    if done.returncode:
+        raise EnvironmentError(f"{ffmpeg_exe()} cannot measure loudness ({_last_line(done)}); unset IMAGEIO_FFMPEG_EXE")
+    return _figures(done)
+
+
+def _metered(sound: Any) -> Any:
+    return sound.filter("ebur128", peak="true", framelog="quiet").output("-", format="null")
+
+
+def _run(stream: Any, sound: bytes) -> subprocess.CompletedProcess[bytes]:
+    command = ffmpeg.compile(stream.global_args("-hide_banner", "-nostats"), cmd=ffmpeg_exe())
+    return subprocess.run(command, input=sound, capture_output=True, check=False)
+
+
+def _last_line(done: subprocess.CompletedProcess[bytes]) -> str:
+    lines = done.stderr.decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {done.returncode}")
+
+
+def _figures(done: subprocess.CompletedProcess[bytes]) -> Loudness:
+    """The summary that the meter leaves at the end."""
+    found = {name: float(figure) for name, figure in _FIGURE.findall(done.stderr.decode(errors="replace"))}
+    integrated = found["I"] if found["I"] > _FLOOR_LUFS else -math.inf
+    return Loudness(integrated, found["Peak"], found["LRA"])
