@@ -134,11 +134,13 @@ class Patch:
         image[:] = cv2.blendLinear(image, paint, 1 - alpha, alpha)
         cv2.max(self.drawn[where], mask[where], dst=self.drawn[where])
 
-    def put_back(self) -> None:
-        """Shrink the patch onto the frame where something was drawn."""
+    def put_back(self, strength: float = 1.0) -> None:
+        """Shrink the patch onto the frame where something was drawn, mixed in by `strength`."""
         size = self.view.shape[1::-1]
         alpha = cv2.resize(np.minimum(self.drawn, 85) * 3, size, interpolation=cv2.INTER_AREA)
         small = cv2.resize(self.image, size, interpolation=cv2.INTER_AREA)
+        if strength < 1:
+            small = cv2.addWeighted(small, strength, self.view, 1 - strength, 0)
         cv2.copyTo(small, (alpha > 0).astype(np.uint8), self.view)
 
 
@@ -168,6 +170,15 @@ def ring(top: Points, low: Points) -> Points:
 
 
 @dataclass(frozen=True)
+class Inside:
+    """Colours 0..1 (3,) of the inner mouth."""
+
+    cave: Array
+    teeth: Array
+    tongue: Array
+
+
+@dataclass(frozen=True)
 class Palette:
     """Colours 0..1 (3,) of the drawn parts, already lit."""
 
@@ -180,9 +191,7 @@ class Palette:
     lip_low: Array
     lip_line: Array
     gloss: Array
-    cave: Array
-    teeth: Array
-    tongue: Array
+    inside: Inside
 
 
 def palette(t: Traits, eye_light: Array, mouth_light: Array) -> Palette:
@@ -204,9 +213,7 @@ def palette(t: Traits, eye_light: Array, mouth_light: Array) -> Palette:
             lips * 0.97,
             lips * 0.34,
             lips * 1.25,
-            lips * 0.18,
-            lips * 0.92,
-            lips * 0.5,
+            Inside(lips * 0.18, lips * 0.92, lips * 0.5),
         )
     skin, lip, iris = vec(t.skin), vec(t.lip), vec(t.iris)
     lash = vec([0.10, 0.07, 0.06]) if t.feminine > 0.5 or t.style == "cartoon" else skin * 0.28
@@ -220,9 +227,11 @@ def palette(t: Traits, eye_light: Array, mouth_light: Array) -> Palette:
         lit(lip * 1.05, mouth_light),
         lip * vec([0.36, 0.25, 0.26]),
         np.clip(lip * 0.55 + 0.42, 0, 1),
-        vec([0.17, 0.045, 0.05]),
-        lit((0.95, 0.93, 0.88), mouth_light, 0.4),
-        lit((0.72, 0.33, 0.34), mouth_light, 0.3),
+        Inside(
+            vec([0.17, 0.045, 0.05]),
+            lit((0.95, 0.93, 0.88), mouth_light, 0.4),
+            lit((0.72, 0.33, 0.34), mouth_light, 0.3),
+        ),
     )
 
 
@@ -289,7 +298,7 @@ def draw_mouth(
     flat = t.style == "cartoon"
     soft = 0.0 if flat else 0.006 * px
     if gap_px > 0.15:
-        draw_inside(patch, p, up, low, gap_px, teeth, px, flat)
+        draw_inside(patch, p.inside, up, low, gap_px, teeth, px, flat)
     patch.lay(p.lip_up, patch.mask(ring(mo["outer_up"], up), soft), 0.9)
     patch.lay(p.lip_low, patch.mask(ring(low, mo["outer_low"]), soft), 0.9)
     middle = (low + mo["outer_low"]) / 2
@@ -304,7 +313,7 @@ def draw_mouth(
 
 
 def draw_inside(
-    patch: Patch, p: Palette, up: Points, low: Points, gap_px: float, teeth: float, px: float, flat: bool
+    patch: Patch, p: Inside, up: Points, low: Points, gap_px: float, teeth: float, px: float, flat: bool
 ) -> None:
     """Dark cave, upper row of teeth, tongue, all clipped by the lips' inner contours."""
     hole = patch.mask(ring(up, low))

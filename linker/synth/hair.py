@@ -38,7 +38,9 @@ def shape(frame: Frame, right: list[tuple[float, float]], wobble: Array | None =
 
 
 def loft(t: Traits) -> float:
-    """How far the hair stands off the skull."""
+    """How far the hair stands off the skull; headwear presses it down."""
+    if t.headwear not in ("none", "band") and t.hair != "bald":
+        return 0.03
     return {
         "afro": 0.20 + 0.12 * t.volume,
         "curly": 0.09 + 0.07 * t.volume,

@@ -16,6 +16,7 @@ from linker.synth.drawing import Array, Image, vec
 from linker.synth.geometry import SCALE, Frame, enlarge, gap_of, maps, project
 from linker.synth.hair import Layer
 from linker.synth.motion import Motion
+from linker.synth.regions import region_boxes, region_masks
 from linker.synth.traits import STYLES, Traits, draw_traits
 
 Video = NDArray[np.uint8]  # (T, size, size, 3) RGB
@@ -123,25 +124,11 @@ class Truth:
 
     def regions(self) -> Array:
         """Boxes (T, 3, 4) x0, y0, x1, y1 in frame pixels of head, mouth and both eyes."""
-        shapes = self.outlines()
-        groups = (shapes["head"], shapes["mouth"], np.concatenate([shapes["left"], shapes["right"]], 1))
-        return np.stack([np.concatenate([g.min(1), g.max(1)], -1) for g in groups], 1)
+        return region_boxes(self.outlines())
 
     def masks(self, size_px: int = 32) -> Array:
         """(T, 3, size_px, size_px) float32, area-averaged: head (minus the others), mouth, eyes."""
-        shapes, fine = self.outlines(), size_px * max(1, round(192 / size_px))
-        scale = fine / self.frame.size
-        out = np.empty((len(self.motion), 3, size_px, size_px), np.float32)
-        for i in range(len(self.motion)):
-            layers = [np.zeros((fine, fine), np.uint8) for _ in range(3)]
-            for layer, name in ((0, "head"), (1, "mouth"), (2, "left"), (2, "right")):
-                cv2.fillPoly(layers[layer], [d.fixed(shapes[name][i] * scale)], 1, cv2.LINE_8, d.SHIFT)
-            head, mouth, eyes = layers
-            eyes &= 1 - mouth
-            head &= 1 - (mouth | eyes)
-            for k, region in enumerate((head, mouth, eyes)):
-                out[i, k] = cv2.resize(region.astype(np.float32), (size_px, size_px), interpolation=cv2.INTER_AREA)
-        return np.clip(out, 0, 1)
+        return region_masks(self.outlines(), self.frame.size, size_px)
 
 
 def head_points(t: Traits, m: Motion) -> Array:

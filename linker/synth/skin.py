@@ -53,9 +53,9 @@ def tone(lit: Image, t: Traits) -> Image:
         dark, step = vec([0.83, 0.72, 0.74]), d.smoothstep(0.50, 0.56, lit)[..., None]
         return dark + (1 - dark) * step
     if t.style == "painting":
-        shadow, sun = vec([0.50, 0.42, 0.46]), vec([1.10, 1.06, 0.98])
+        shadow, sun = vec([0.50, 0.42, 0.46]), vec([1.03, 1.0, 0.93])
         return shadow + (sun - shadow) * d.smoothstep(0.1, 0.95, lit)[..., None]
-    base = {"sculpture": 0.16 + 0.98 * lit**1.3, "shaded": 0.42 + 0.70 * lit, "photo": 0.33 + 0.68 * lit}[t.style]
+    base = {"sculpture": 0.16 + 0.98 * lit**1.3, "shaded": 0.42 + 0.58 * lit, "photo": 0.33 + 0.68 * lit}[t.style]
     power = (1.0, 1.0, 1.0) if t.style == "sculpture" else (0.85, 1.05, 1.15)
     warm = 1 + 0.035 * t.warmth * vec([1, 0, -1])
     return base[..., None] ** vec(power) * warm
@@ -92,7 +92,7 @@ def gloss(t: Traits, shine: Image) -> Image:
         "sculpture": (0.22, 30),
         "photo": (0.13, 22),
     }[t.style]
-    return strength * shine**power
+    return strength * shine**power * (1.45 - float(np.mean(surface(t))))
 
 
 def complexion(t: Traits, x: Array, y: Array, rng: np.random.Generator) -> Image:

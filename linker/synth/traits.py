@@ -148,7 +148,7 @@ def _colours(rng: np.random.Generator, style: str, age: float, feminine: float) 
     dark_hair = HAIRS[:4] if sum(skin) < 1.75 else HAIRS[:10]
     hairs = HAIRS[10:] if age > 0.72 else FANCY_HAIRS if style == "cartoon" and rng.random() < 0.12 else dark_hair
     makeup = float(rng.uniform(0.2, 1) * (rng.random() < feminine))
-    natural = np.array(skin) * (0.86, 0.62, 0.6)
+    natural = np.array(skin) * (0.84, 0.60, 0.58) + np.array((0.12, 0.03, 0.04)) * (1 - max(skin))
     lip = natural * (1 - 0.6 * makeup) + np.array(_pick(rng, LIPS, 0.03)) * 0.6 * makeup * (0.6 + 0.4 * max(skin))
     return {
         "skin": skin,
