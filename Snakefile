@@ -36,7 +36,7 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        [f"videos/{clip}.mp4" for clip in ROWS],
+        wanted_files(),
     localrule: True
 
 

@@ -9,7 +9,9 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 if sys.version_info < (3, 11) or sys.version_info >= (3, 13):
-    sys.stderr.write("error: found Python " + sys.version.split()[0] + " (" + sys.executable + "), needed 3.11 or 3.12\n")
+    sys.stderr.write(
+        "error: found Python " + sys.version.split()[0] + ", needed 3.11 or 3.12: " + sys.executable + "\n"
+    )
     sys.exit(3)
 
 from linker import bootstrap

@@ -16,14 +16,14 @@ import traceback
 import types
 import typing
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 from linker import process
 from linker.config import Group, LaunchSettings, Settings, read_settings
 from linker.errors import LinkerError, SettingsError
-from linker.verbs import VERBS
 
 STEPS = {
     "normalize_audio": "linker.audio",
@@ -57,9 +57,9 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # `plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1
 
 
 def _say(error: LinkerError) -> int:
@@ -71,6 +71,8 @@ def _say(error: LinkerError) -> int:
 
 def verb_parser() -> argparse.ArgumentParser:
     """The verbs; the steps are only named, as people seldom type them."""
+    from linker.verbs import VERBS
+
     parser = argparse.ArgumentParser(
         "python3 -m linker",
         description="Dub portraits in bulk: one row of a manifest, one clip.",
@@ -94,13 +96,22 @@ def _run_step(name: str, words: list[str]) -> int:
         except LinkerError as error:
             if log:
                 traceback.print_exc()
-                print(f"error: {error}", file=outside, flush=True)
+                _tell(outside, f"error: {error}")
             return _say(error)
         except Exception as error:
             traceback.print_exc()
-            print(f"bug: {name}: {type(error).__name__}: {error} ({log or 'see above'})", file=outside, flush=True)
+            told = f"bug: {name}: {type(error).__name__}: {error}"
+            print(told, file=sys.stderr)
+            if log:
+                _tell(outside, f"{told} ({log})")
             return 1
     return 0
+
+
+def _tell(outside: TextIO, words: str) -> None:
+    """One line to whoever started this step, if they still listen."""
+    with suppress(OSError):
+        print(words, file=outside, flush=True)
 
 
 def _execute(name: str, task: partial[None], log: str) -> None:
@@ -120,6 +131,13 @@ def _taken(words: list[str], option: str) -> tuple[str, list[str]]:
     return words[at + 1], words[:at] + words[at + 2 :]
 
 
+class StepParser(argparse.ArgumentParser):
+    """A step is called by a rule: a wrong call is told like any other wrong setting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{self.prog.split()[-1]}: {message}; python3 -m linker STEP --help tells its options")
+
+
 def step_arguments(name: str, function: Step, words: list[str]) -> dict[str, Any]:
     """The keyword arguments of a step, read from its command line. Raises SettingsError for a group's token."""
     hints = typing.get_type_hints(function)
@@ -133,7 +151,7 @@ def step_arguments(name: str, function: Step, words: list[str]) -> dict[str, Any
 
 def step_parser(name: str, function: Step) -> argparse.ArgumentParser:
     """A parser with one option an argument of the function."""
-    parser = argparse.ArgumentParser(f"python3 -m linker {name}", description=inspect.getdoc(function))
+    parser = StepParser(f"python3 -m linker {name}", description=inspect.getdoc(function))
     hints = typing.get_type_hints(function)
     for key, parameter in inspect.signature(function).parameters.items():
         optional = parameter.default is not inspect.Parameter.empty

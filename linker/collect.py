@@ -12,7 +12,7 @@ from linker.records import Refusal, atomic, read_json
 
 def collect(ledger: Path, clip: str, generated: Path) -> None:
     """Link a row's clip to its place. Raises RowsFailed with the row's refusal as one line."""
-    entry = read_json(ledger)["rows"].get(clip)
+    entry = read_json(ledger)["rows"].get(clip) if ledger.is_file() else None
     if entry is None:
         raise EnvironmentError(f"{clip}: {ledger} has no line of this clip; run again to generate it")
     refusal = Refusal.from_json(entry.get("refusal"))

@@ -10,7 +10,7 @@ import yaml
 from linker.config import ROOT_DIR, Settings, read_settings
 from linker.errors import SettingsError
 
-WORKFLOW_KEYS = ("manifest", "results")  # of the configuration, but no settings
+WORKFLOW_KEYS = ("manifest", "results", "rows")  # of the configuration, but no settings
 Layer = dict[str, Any]
 
 

@@ -110,8 +110,13 @@ def to_text(plan: Plan, results: Path) -> str:
     shared = f"{told['portraits']} portraits + {told['audios']} audios"
     lines += [f"{shared} are prepared once each, however many rows use them", ""]
     lines += [f"what would run in {results}:"] if plan.planned.counts else [f"nothing to run: {results} is up to date"]
-    lines += [f"  {what}  ({why})" for what, why in plan.planned.jobs[:40]]
+    lines += [f"  {what}  ({_short(why)})" for what, why in plan.planned.jobs[:40]]
     if len(plan.planned.jobs) > 40:
         lines.append(f"  ... and {len(plan.planned.jobs) - 40} more (--json lists all)")
     lines += [""] + [f"  {rule:<22}{number:>6}" for rule, number in plan.planned.counts.items()]
     return "\n".join(lines).rstrip()
+
+
+def _short(why: str) -> str:
+    """Snakemake's reasons without the files and values they list."""
+    return "; ".join(dict.fromkeys(part.split(":")[0].strip().lower() for part in why.split("; ")))

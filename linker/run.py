@@ -24,6 +24,9 @@ from linker.process import die_with_parent
 from linker.records import atomic
 
 PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
+PROGRESS = re.compile(r"(\d+) of (\d+) steps \((\d+)%\) done")
+PROGRESS_STEP = 5  # percent between two lines
+Child = subprocess.Popen[str]
 INTERRUPT_S = 15  # how long Snakemake may take to clean up after Ctrl-C
 
 
@@ -69,18 +72,32 @@ def find_profile(name: str) -> Path:
 
 
 def run_workflow(todo: Order) -> int:
-    """Run Snakemake to its end; its exit code. Ctrl-C is passed on once, and everything it started ends with it."""
+    """Generate, and finish new rows as their shards are done; then look at the rows that were there before.
+
+    Two passes, because one graph cannot tell a shard's changed rows from its others. The first exit code that is not 0.
+    """
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
+    had_clips = any(todo.results.glob("clips/*/generated.mkv"))
+    codes = [_run_pass(todo, settings, rows) for rows in (("new", "settled") if had_clips else ("new",))]
+    return next((code for code in codes if code), 0)
+
+
+def _run_pass(todo: Order, settings: Path, rows: str) -> int:
+    """Run Snakemake to its end; its exit code. Ctrl-C is passed on once, and everything it started ends with it."""
     began = time.time()
+    words = _command(todo, todo.results, settings, rows)
     child = subprocess.Popen(
-        [*_command(todo, todo.results, settings), "--quiet", "rules", "host", "reason", "--no-hooks"],
+        [*words, "--quiet", "rules", "host", "reason", "--no-hooks"],
         cwd=ROOT_DIR,
         env=_environment(todo.results),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
         preexec_fn=_end_with_parent,
     )
-    with _followed(todo.results / "logs" / "generate", began), _draining(child):
+    with _followed(todo.results / "logs" / "generate", began), _draining(child), _condensed(child):
         try:
             return child.wait()
         except KeyboardInterrupt:
@@ -91,23 +108,21 @@ def run_workflow(todo: Order) -> int:
 def plan_workflow(todo: Order, folder: Path) -> Planned:
     """What Snakemake would do in `folder`. Raises EnvironmentError when it cannot tell."""
     settings = write_settings(todo, folder / ".linker" / "plan.yaml")
-    words = [*_command(todo, folder, settings), "--dry-run"]
+    jobs = {what: why for rows in ("new", "settled") for what, why in _dry_run(todo, folder, settings, rows)}
+    return Planned(dict(Counter(what.split()[0] for what in jobs)), list(jobs.items()))
+
+
+def _dry_run(todo: Order, folder: Path, settings: Path, rows: str) -> list[tuple[str, str]]:
+    words = [*_command(todo, folder, settings, rows), "--dry-run"]
     done = subprocess.run(words, cwd=ROOT_DIR, env=_environment(folder), capture_output=True, text=True, check=False)
     if done.returncode:
         raise EnvironmentError(f"the plan failed: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
     return read_plan(done.stdout + done.stderr)
 
 
-def read_plan(text: str) -> Planned:
-    """Jobs and reasons out of Snakemake's words for a dry run."""
-    jobs = re.findall(r"^Job \d+: (.*)\nReason: (.*)$", text, re.MULTILINE)
-    table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
-    counts: Counter[str] = Counter()
-    for line in table[1].splitlines() if table else ():
-        name, number = line.split()
-        if name != "all":
-            counts[name] = int(number)
-    return Planned(dict(counts), jobs)
+def read_plan(text: str) -> list[tuple[str, str]]:
+    """Each job ('crop_face p.1234abcd') and its reason out of Snakemake's words for a dry run."""
+    return re.findall(r"^Job \d+: (.*)\nReason: (.*)$", text, re.MULTILINE)
 
 
 def write_settings(todo: Order, path: Path) -> Path:
@@ -119,9 +134,10 @@ def write_settings(todo: Order, path: Path) -> Path:
     return path
 
 
-def _command(todo: Order, folder: Path, settings: Path) -> list[str]:
+def _command(todo: Order, folder: Path, settings: Path, rows: str) -> list[str]:
     words = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(ROOT_DIR / "Snakefile")]
     words += ["--directory", str(folder), "--configfile", str(settings), "--nolock"]
+    words += ["--config", f"rows={rows}"]
     words += ["--runtime-source-cache-path", str(folder / ".snakemake" / "source-cache")]
     words += ["--workflow-profile", str(ROOT_DIR / "workflow" / "profiles" / "default")]
     words += ["--profile", str(todo.profile)] if todo.profile else []
@@ -138,7 +154,7 @@ def _end_with_parent() -> None:
     die_with_parent(signal.SIGKILL)
 
 
-def _interrupt(child: subprocess.Popen[bytes]) -> None:
+def _interrupt(child: Child) -> None:
     """One interrupt to all that runs; what has not ended after a while is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("interrupted: ending the running jobs", file=sys.stderr)
@@ -151,13 +167,41 @@ def _interrupt(child: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _draining(child: subprocess.Popen[bytes]) -> Iterator[None]:
+def _draining(child: Child) -> Iterator[None]:
     """SIGTERM lets running jobs finish and starts no more."""
     before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(signal.SIGTERM))
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _condensed(child: Child) -> Iterator[None]:
+    """Show progress and errors out of Snakemake's words; all of them when it fails without having run a step."""
+    thread = threading.Thread(target=_condense, args=(child,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(5)
+
+
+def _condense(child: Child) -> None:
+    silent: list[str] | None = []
+    shown = 0
+    for line in child.stdout or ():
+        progress = PROGRESS.match(line)
+        if progress and int(progress[3]) >= shown + PROGRESS_STEP:
+            shown = int(progress[3])
+            print(f"{shown:>3} %  ({progress[1]} of {progress[2]} steps)", file=sys.stderr)
+        if progress or line.startswith(("error: ", "bug: ")):
+            silent = None
+            print("" if progress else line, end="", file=sys.stderr, flush=True)
+        if silent is not None:
+            silent.append(line)
+    if child.wait() > 0 and silent:
+        print("".join(silent[-20:]), end="", file=sys.stderr)
 
 
 @contextmanager

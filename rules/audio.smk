@@ -26,7 +26,7 @@ rule normalize_audio:
         settings=token(SETTINGS.audio),
         limits=token(SETTINGS.limits),
     message:
-        "Normalising the audio {wildcards.audio}"
+        "normalize_audio {wildcards.audio}"
     shell:
         "python -P -m linker.cli normalize_audio --log {log:q} --audio {input.audio:q}"
         " --driver {output.driver:q} --loudness {output.loudness:q}"
@@ -52,7 +52,7 @@ rule detect_language:
     params:
         settings=token(SETTINGS.language),
     message:
-        "Detecting the language of {wildcards.audio}"
+        "detect_language {wildcards.audio}"
     shell:
         "python -P -m linker.cli detect_language --log {log:q} --driver {input.driver:q} --loudness {input.loudness:q}"
         " --language {output.language:q} --settings {params.settings:q}"

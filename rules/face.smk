@@ -27,10 +27,10 @@ rule crop_face:
         settings=token(SETTINGS.face),
         limits=token(SETTINGS.limits),
     message:
-        "Cropping the face of {wildcards.portrait}"
+        "crop_face {wildcards.portrait}"
     shell:
         "python -P -m linker.cli crop_face --log {log:q} --portrait {input.portrait:q} --face {output.face:q}"
-        " --crop {output.crop:q} --choice {params.choice:q}"
+        " --crop {output.crop:q} --choice={params.choice:q}"
         " --settings {params.settings:q} --limits {params.limits:q}"
 
 
@@ -54,7 +54,7 @@ rule extract_masks:
     params:
         settings=token(SETTINGS.face),
     message:
-        "Extracting the masks of {wildcards.portrait}"
+        "extract_masks {wildcards.portrait}"
     shell:
         "python -P -m linker.cli extract_masks --log {log:q} --face {input.face:q} --crop {input.crop:q}"
         " --masks {output.masks:q} --debug {output.debug:q} --settings {params.settings:q}"

@@ -26,7 +26,7 @@ rule stabilize_background:
     params:
         settings=token(SETTINGS.background),
     message:
-        "Stabilising the background of {wildcards.clip}"
+        "stabilize_background {wildcards.clip}"
     shell:
         "python -P -m linker.cli stabilize_background --log {log:q} --generated {input.generated:q}"
         " --face {input.face:q} --masks {input.masks:q} --stable {output.stable:q} --settings {params.settings:q}"
@@ -35,7 +35,6 @@ rule stabilize_background:
 rule upscale_video:
     input:
         stable="clips/{clip}/stable.mkv",
-        portrait=row_portrait,
         crop=of_portrait("crop.json"),
     output:
         upscaled="clips/{clip}/upscaled.mkv",
@@ -52,10 +51,10 @@ rule upscale_video:
     params:
         settings=token(SETTINGS.finish),
     message:
-        "Upscaling {wildcards.clip}"
+        "upscale_video {wildcards.clip}"
     shell:
-        "python -P -m linker.cli upscale_video --log {log:q} --stable {input.stable:q} --portrait {input.portrait:q}"
-        " --crop {input.crop:q} --upscaled {output.upscaled:q} --settings {params.settings:q}"
+        "python -P -m linker.cli upscale_video --log {log:q} --stable {input.stable:q} --crop {input.crop:q}"
+        " --upscaled {output.upscaled:q} --settings {params.settings:q}"
 
 
 rule mux_audio:
@@ -67,7 +66,7 @@ rule mux_audio:
         audio=row_audio,
         loudness=of_audio("loudness.json"),
         language=of_audio("language.json"),
-        provenance=ancient(row_ledger),
+        awaited=awaited_ledger,
     output:
         video="videos/{clip}.mp4",
         sidecar="videos/{clip}.json",
@@ -83,11 +82,12 @@ rule mux_audio:
         runtime=120,
     params:
         row=delivery,
+        ledger=row_ledger,
         settings=token(SETTINGS.finish),
     message:
-        "Delivering {wildcards.clip}"
+        "mux_audio {wildcards.clip}"
     shell:
         "python -P -m linker.cli mux_audio --log {log:q} --upscaled {input.upscaled:q} --portrait {input.portrait:q}"
         " --crop {input.crop:q} --masks {input.masks:q} --audio {input.audio:q} --loudness {input.loudness:q}"
-        " --language {input.language:q} --provenance {input.provenance:q} --video {output.video:q}"
+        " --language {input.language:q} --ledger {params.ledger:q} --video {output.video:q}"
         " --sidecar {output.sidecar:q} --row {params.row:q} --settings {params.settings:q}"

@@ -2,9 +2,10 @@
 
 Inputs: the prepared portraits and audios of the shard's rows, and the weights.
 Outputs: shards/{shard}/ledger.json, with each row's clip beside it under a key of its content; clips/{clip}/generated.mkv.
-The ledger alone is declared: a shard that runs again skips the rows that are done, so over-eager reruns are cheap. `collect`
-reads it as `ancient` and is told by its own parameters and inputs what a row's frames depend on, so that one changed
-row redoes that row's clip and no other's. `update` keeps the ledger when a shard is started again and killed.
+The ledger alone is declared, and kept while it is written again (`update`): a shard that runs again skips the rows that
+are done. `collect` is told by its parameters and inputs what a row's frames depend on. Rows that were never generated wait
+for the ledger; for rows that were, `python3 -m linker run` asks in a second pass, without that edge, so that one changed
+row redoes that row's clip and not its whole shard's (plain `snakemake` finishes the shard's other rows again).
 """
 
 
@@ -23,7 +24,7 @@ rule list_shard:
         manifest=str(MANIFEST.path),
         settings=token(SETTINGS.generate),
     message:
-        "Listing the rows of shard {wildcards.shard}"
+        "list_shard {wildcards.shard}"
     shell:
         "python -P -m linker.cli list_shard --log {log:q} --manifest {params.manifest:q} --shard {wildcards.shard:q}"
         " --listing {output.listing:q} --settings {params.settings:q}"
@@ -47,7 +48,7 @@ rule generate:
     params:
         settings=token(SETTINGS.generate),
     message:
-        "Generating the clips of shard {wildcards.shard}"
+        "generate {wildcards.shard}"
     shell:
         "python -P -m linker.cli generate --log {log:q} --shard {input.shard:q} --ledger {output.ledger:q}"
         " --settings {params.settings:q}"
@@ -55,7 +56,7 @@ rule generate:
 
 rule collect:
     input:
-        ledger=ancient(row_ledger),
+        awaited=awaited_ledger,
         face=of_portrait("face.png"),
         masks=of_portrait("masks.npz"),
         driver=of_audio("driver.wav"),
@@ -71,8 +72,9 @@ rule collect:
         "../environment.yml"
     params:
         generation=generation,
+        ledger=row_ledger,
     message:
-        "Collecting the clip {wildcards.clip}"
+        "collect {wildcards.clip}"
     shell:
-        "python -P -m linker.cli collect --log {log:q} --ledger {input.ledger:q} --clip {wildcards.clip:q}"
+        "python -P -m linker.cli collect --log {log:q} --ledger {params.ledger:q} --clip {wildcards.clip:q}"
         " --generated {output.generated:q}"

@@ -20,7 +20,7 @@ rule report:
         rows=rows_digest(),
         manifest=str(MANIFEST.path),
     message:
-        "Writing status.tsv and report/index.html"
+        "report"
     shell:
         "python -P -m linker.cli report --log {log:q} --results . --status {output.status:q} --page {output.page:q}"
         " --manifest {params.manifest:q}"

@@ -85,6 +85,24 @@ def row_ledger(wildcards):
     return f"shards/{SHARD_OF[wildcards.clip]}/ledger.json"
 
 
+def awaited_ledger(wildcards):
+    """The ledger as something to wait for; nothing where rows that are settled are looked at by themselves."""
+    return [] if config.get("rows") == "settled" else row_ledger(wildcards)
+
+
+def is_settled(clip):
+    """True when an earlier run generated the clip, from these settings and inputs or from others."""
+    return Path(f"clips/{clip}/generated.mkv").exists()
+
+
+def wanted_files():
+    """What `all` makes: every row's video; by the choice of `python3 -m linker run`, of new or of settled rows alone."""
+    chosen = config.get("rows", "all")
+    clips = [clip for clip in ROWS if chosen == "all" or is_settled(clip) == (chosen == "settled")]
+    ledgers = [] if chosen == "settled" else [f"shards/{shard}/ledger.json" for shard in SHARDS]
+    return ledgers + [f"videos/{clip}.mp4" for clip in clips]
+
+
 def shard_files(wildcards):
     """Every prepared file that a shard's rows need, once each."""
     rows = SHARDS[wildcards.shard]

@@ -1,0 +1,113 @@
+"""Steps that do next to nothing, with the real steps' signatures: what is tested with them is the workflow around them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from linker.config import (
+    AudioSettings,
+    BackgroundSettings,
+    FaceSettings,
+    FinishSettings,
+    GenerateSettings,
+    LanguageSettings,
+    LimitSettings,
+)
+from linker.errors import EnvironmentError
+from linker.manifest import read_manifest
+from linker.records import Refusal, atomic, read_json, write_json
+from linker.status import read_states
+
+
+def _refusal(path: Path, step: str) -> dict[str, str] | None:
+    text = path.read_text()
+    return Refusal("bad", f"{path.name} is bad", step).to_json() if text.startswith("bad") else None
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text)
+
+
+def examine_audio(path: Path, limits: LimitSettings) -> Refusal | None:
+    return Refusal.from_json(_refusal(path, "normalize_audio"))
+
+
+def examine_portrait(portrait: Path, choice: str, settings: FaceSettings, limits: LimitSettings) -> Refusal | None:
+    return Refusal.from_json(_refusal(portrait, "crop_face"))
+
+
+def normalize_audio(audio: Path, driver: Path, loudness: Path, settings: AudioSettings, limits: LimitSettings) -> None:
+    if audio.read_text().startswith("broken tool"):
+        raise EnvironmentError("the tool is missing; install it")
+    _write(driver, audio.read_text())
+    write_json(loudness, {"refusal": _refusal(audio, "normalize_audio"), "duration_s": 1.0})
+
+
+def detect_language(driver: Path, loudness: Path, language: Path, settings: LanguageSettings) -> None:
+    write_json(language, {"refusal": None, "language": "und"})
+
+
+def crop_face(
+    portrait: Path, face: Path, crop: Path, choice: str, settings: FaceSettings, limits: LimitSettings
+) -> None:
+    _write(face, portrait.read_text())
+    write_json(crop, {"refusal": _refusal(portrait, "crop_face")})
+
+
+def extract_masks(face: Path, crop: Path, masks: Path, debug: Path, settings: FaceSettings) -> None:
+    _write(masks, "masks")
+    _write(debug, "debug")
+
+
+def generate(shard: Path, ledger: Path, settings: GenerateSettings) -> None:
+    """Each row's clip names all it was made from; `trace` counts the rows that were really made."""
+    entries = {}
+    for row in read_json(shard)["rows"]:
+        refusal = read_json(Path(row["crop"]))["refusal"] or read_json(Path(row["loudness"]))["refusal"]
+        made = json.dumps([row, Path(row["face"]).read_text(), Path(row["driver"]).read_text(), settings.steps])
+        video = ledger.parent / f"{row['clip']}.{hashlib.sha256(made.encode()).hexdigest()[:12]}.mkv"
+        if not refusal and not video.exists():
+            time.sleep(float(os.environ.get("TRIVIAL_S", "0")))
+            with (ledger.parent / "trace").open("a") as trace:
+                trace.write(row["clip"] + "\n")
+            _write(video, made)
+            print(f"{row['clip']} made", flush=True)
+        entries[row["clip"]] = {"state": "refused" if refusal else "done", "refusal": refusal, "video": str(video)}
+    write_json(ledger, {"rows": entries})
+
+
+def stabilize_background(generated: Path, face: Path, masks: Path, stable: Path, settings: BackgroundSettings) -> None:
+    _write(stable, generated.read_text())
+
+
+def upscale_video(stable: Path, crop: Path, upscaled: Path, settings: FinishSettings) -> None:
+    _write(upscaled, stable.read_text())
+
+
+def mux_audio(
+    upscaled: Path,
+    portrait: Path,
+    crop: Path,
+    masks: Path,
+    audio: Path,
+    loudness: Path,
+    language: Path,
+    ledger: Path,
+    video: Path,
+    sidecar: Path,
+    row: str,
+    settings: FinishSettings,
+) -> None:
+    _write(video, upscaled.read_text())
+    write_json(sidecar, {"refusal": None, **json.loads(row)})
+
+
+def report(results: Path, manifest: Path, status: Path, page: Path) -> None:
+    states = read_states(results, read_manifest(manifest))
+    _write(status, "".join(f"{state.clip}\t{state.state}\t{state.where}\n" for state in states))
+    _write(page, "<html></html>")
