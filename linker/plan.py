@@ -83,7 +83,7 @@ def _audio_examiner(settings: Settings) -> Examine:
     def examine(row: Row) -> Refusal | None:
         from linker.audio import examine_audio
 
-        return examine_audio(row.audio, settings.limits)
+        return examine_audio(row.audio, settings.limits, settings.audio)
 
     return examine
 

@@ -1,4 +1,4 @@
-"""Steps that do next to nothing, with the real steps' signatures: what is tested with them is the workflow around them."""
+"""Steps that do next to nothing, with the real steps' signatures: to test the workflow around them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def examine_audio(path: Path, limits: LimitSettings) -> Refusal | None:
+def examine_audio(path: Path, limits: LimitSettings, settings: AudioSettings | None = None) -> Refusal | None:
     return Refusal.from_json(_refusal(path, "normalize_audio"))
 
 

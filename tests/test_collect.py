@@ -1,0 +1,62 @@
+"""collect: a row gets its clip, or fails alone with its refusal."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from linker.collect import collect
+from linker.errors import EnvironmentError, RowsFailed
+from linker.records import Refusal, write_json
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    path = tmp_path / "shards" / "s000" / "ledger.json"
+    refusal = Refusal("no_face", "found no face", "crop_face").to_json()
+    rows = {
+        "good": {"state": "done", "refusal": None, "video": "shards/s000/good.mkv"},
+        "bad": {"state": "refused", "refusal": refusal, "video": ""},
+        "lost": {"state": "done", "refusal": None, "video": "shards/s000/lost.mkv"},
+    }
+    write_json(path, {"rows": rows})
+    (path.parent / "good.mkv").write_bytes(b"frames")
+    os.utime(path.parent / "good.mkv", (1, 1))
+    return path
+
+
+def test_a_good_row_gets_its_clip_dated_now(ledger: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clips" / "good" / "generated.mkv"
+    collect(ledger, "good", target)
+    assert target.read_bytes() == b"frames"
+    assert target.stat().st_mtime > 1000
+    assert [path.name for path in target.parent.iterdir()] == ["generated.mkv"]
+
+
+def test_without_hard_links_the_clip_is_copied(ledger: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    collect(ledger, "good", tmp_path / "generated.mkv")
+    assert (tmp_path / "generated.mkv").stat().st_nlink == 1
+    assert (tmp_path / "generated.mkv").read_bytes() == b"frames"
+
+
+def test_a_refused_row_fails_with_its_reason(ledger: Path, tmp_path: Path) -> None:
+    with pytest.raises(RowsFailed, match=r"^bad: crop_face: no_face: found no face$"):
+        collect(ledger, "bad", tmp_path / "generated.mkv")
+    assert not (tmp_path / "generated.mkv").exists()
+
+
+@pytest.mark.parametrize("clip", ["lost", "unknown"])
+def test_a_clip_that_is_not_there_is_the_machines_fault(ledger: Path, tmp_path: Path, clip: str) -> None:
+    with pytest.raises(EnvironmentError, match=clip):
+        collect(ledger, clip, tmp_path / "generated.mkv")
+
+
+def test_without_a_ledger_too(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentError, match="has no line"):
+        collect(tmp_path / "shards" / "s000" / "ledger.json", "good", tmp_path / "generated.mkv")

@@ -1,0 +1,103 @@
+"""Status: the state of each row from its sidecars alone, and retry, which forgets refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from linker.manifest import read_manifest
+from linker.records import Manifest, Refusal, Row, read_json, write_json
+from linker.status import RowState, counts, read_states, table
+from linker.verbs import forget
+
+REFUSAL = Refusal("no_face", "found no face", "crop_face").to_json()
+
+
+@pytest.fixture
+def manifest(write_manifest: Callable[..., Path]) -> Manifest:
+    return read_manifest(write_manifest("clip,portrait,audio\na,p.png,a.wav\n..,p.png,a.wav\nb,p.png,a.wav\n"))
+
+
+def prepared(results: Path, row: Row) -> None:
+    for name in ("crop.json", "masks.npz"):
+        write_json(results / "portraits" / row.portrait_id / name, {"refusal": None})
+    for name in ("loudness.json", "language.json"):
+        write_json(results / "audio" / row.audio_id / name, {"refusal": None})
+
+
+def states(results: Path, manifest: Manifest) -> dict[str, RowState]:
+    return {state.clip or str(state.line): state for state in read_states(results, manifest)}
+
+
+def test_before_anything_all_rows_wait_and_faults_are_told(tmp_path: Path, manifest: Manifest) -> None:
+    found = read_states(tmp_path / "out", manifest)
+    assert [(state.clip, state.line, state.state) for state in found] == [
+        ("a", 2, "waiting"), ("", 3, "faulty"), ("b", 4, "waiting"),
+    ]  # fmt: skip
+    assert found[0].where == "crop_face"
+    assert found[1].where == "clip"
+
+
+def test_a_row_waits_for_the_first_step_that_lacks(tmp_path: Path, manifest: Manifest) -> None:
+    prepared(tmp_path, manifest.rows[0])
+    assert states(tmp_path, manifest)["a"].where == "generate"
+    write_json(tmp_path / "shards" / "s000" / "ledger.json", {"rows": {"a": {"refusal": None}}})
+    assert states(tmp_path, manifest)["a"].where == "collect"
+    assert states(tmp_path, manifest)["b"].where == "generate"
+
+
+def test_a_refused_preparation_refuses_all_its_rows(tmp_path: Path, manifest: Manifest) -> None:
+    write_json(tmp_path / "portraits" / manifest.rows[0].portrait_id / "crop.json", {"refusal": REFUSAL})
+    found = states(tmp_path, manifest)
+    assert [found[clip].state for clip in "ab"] == ["refused", "refused"]
+    assert str(found["a"]) == "a: crop_face: found no face"
+    assert found["a"].kind == "no_face"
+
+
+def test_a_row_is_done_when_video_and_sidecar_are_there(tmp_path: Path, manifest: Manifest) -> None:
+    write_json(tmp_path / "videos" / "a.json", {"clip": "a"})
+    assert states(tmp_path, manifest)["a"].state == "waiting"
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"video")
+    assert states(tmp_path, manifest)["a"].state == "done"
+    assert states(tmp_path, manifest)["a"].video == "videos/a.mp4"
+    assert counts(read_states(tmp_path, manifest)) == "1 done, 1 waiting, 1 faulty"
+
+
+def test_a_machines_fault_is_read_from_the_log(tmp_path: Path, manifest: Manifest) -> None:
+    log = tmp_path / "logs" / "upscale_video" / "b.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("Traceback ...\nerror: the disk is full\n")
+    found = states(tmp_path, manifest)
+    assert (found["b"].state, found["b"].where) == ("failed", "upscale_video")
+    assert "the disk is full" in found["b"].reason
+    assert found["a"].state == "waiting"
+
+
+def test_a_half_written_sidecar_is_no_sidecar(tmp_path: Path, manifest: Manifest) -> None:
+    path = tmp_path / "portraits" / manifest.rows[0].portrait_id / "crop.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"refus')
+    assert states(tmp_path, manifest)["a"].state == "waiting"
+
+
+def test_the_table_has_one_line_a_row(tmp_path: Path, manifest: Manifest) -> None:
+    lines = table(read_states(tmp_path, manifest)).splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["a", "line", "b"]
+    assert lines[-1] == "2 waiting, 1 faulty"
+
+
+def test_forget_deletes_what_refuses_a_row_and_nothing_else(tmp_path: Path, manifest: Manifest) -> None:
+    row = manifest.rows[0]
+    prepared(tmp_path, row)
+    crop = tmp_path / "portraits" / row.portrait_id / "crop.json"
+    ledger = tmp_path / "shards" / "s000" / "ledger.json"
+    write_json(crop, {"refusal": REFUSAL})
+    write_json(ledger, {"rows": {"a": {"refusal": REFUSAL}, "b": {"refusal": None}}})
+    write_json(tmp_path / "shards" / "s000.json", {"rows": []})
+    forget(tmp_path, row)
+    assert not crop.exists()
+    assert (tmp_path / "audio" / row.audio_id / "loudness.json").exists()
+    assert read_json(ledger)["rows"] == {"b": {"refusal": None}}
+    assert not (tmp_path / "shards" / "s000.json").exists()
