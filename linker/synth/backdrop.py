@@ -215,59 +215,54 @@ def trimmings(
     t: Traits, frame: Frame, layer: Layer, neck: float, x: Array, y: Array, main: Image, other: Image
 ) -> None:
     """Collars, lapels, scarves, hoods and necklines."""
-    kind, dark = t.clothes, 0.72
+    kind = t.clothes
     if kind in ("collar", "suit"):
-        white = other if kind == "collar" else main * dark
-        for side in (-1, 1):
-            wing = vec(
-                [
-                    (neck - 0.045, 0.50),
-                    (neck + 0.02, 0.55),
-                    (neck + 0.09, 0.66),
-                    (0.13, 0.80),
-                    (0.015, 0.755 if kind == "collar" else 0.76),
-                ]
-            )
-            if kind == "suit":
-                wing = vec(
-                    [(neck + 0.03, 0.58), (neck + 0.13, 0.67), (neck + 0.10, 0.92), (neck + 0.03, 0.95), (0.04, 1.42)]
-                )
-            mask = d.polygon(frame.shape, frame.px(wing * vec([side, 1])))
-            shade = d.blur(np.roll(mask, round(0.015 * frame.face_px), 0), 0.012 * frame.face_px)
-            layer.image = d.over(layer.image, layer.image * 0.6, shade * 0.6 * (1 - mask))
-            layer.paint(white, mask)
+        wings(frame, layer, neck, other if kind == "collar" else main * 0.72, kind == "suit")
     elif kind == "turtle":
-        tube = [
-            (0, 0.43),
-            (neck - 0.02, 0.435),
-            (neck + 0.02, 0.46),
-            (neck + 0.03, 0.58),
-            (neck + 0.09, 0.66),
-            (0, 0.74),
-        ]
         ribs = 1 - 0.10 * (0.5 + 0.5 * np.sin(x * 190)) * (t.style != "cartoon")
-        layer.paint(main * (ribs * (0.82 + 0.25 * d.smoothstep(0.45, 0.62, y)))[..., None], shape(frame, tube))
+        shade = ribs * (0.82 + 0.25 * d.smoothstep(0.45, 0.62, y))
+        layer.paint(main * shade[..., None], shape(frame, tube(neck)))
     elif kind == "scarf":
-        for k, height in enumerate((0.62, 0.53)):
-            roll = d.ellipse(0.02 * (-1) ** k, height, neck + 0.13 - 0.03 * k, 0.105, 48)
-            shade = 0.55 + 0.5 * np.clip((height + 0.08 - y) / 0.16, 0, 1) + 0.06 * np.sin((y * 2 + x * (-1) ** k) * 55)
-            layer.paint(other * shade[..., None], d.polygon(frame.shape, frame.px(roll)))
+        scarf(frame, layer, neck, x, y, other)
     elif kind == "hoodie":
-        hood = [
-            (0, 0.60),
-            (neck + 0.03, 0.52),
-            (neck + 0.11, 0.50),
-            (neck + 0.20, 0.62),
-            (0.30, 0.76),
-            (0.12, 0.83),
-            (0, 0.78),
-        ]
-        hole = d.polygon(frame.shape, frame.px(d.ellipse(0, 0.53, neck + 0.05, 0.155, 48)))
-        layer.paint(main * 0.86, shape(frame, hood) * (1 - hole))
-        for side in (-1, 1):
-            cord = d.line(frame.shape, frame.px(vec([(0.12 * side, 0.76), (0.13 * side, 1.1)])), 0.017 * frame.face_px)
-            layer.paint(vec([0.92, 0.91, 0.88]) * np.ones_like(main), cord)
+        hood(frame, layer, neck, main)
     else:
         hole = v_opening(neck + 0.02, 0.98) if kind == "vneck" else d.ellipse(0, 0.57, neck + 0.065, 0.115, 48)
         trim = d.line(frame.shape, frame.px(hole), 0.028 * frame.face_px, True) * d.smoothstep(0.59, 0.63, y)
-        layer.paint(main * dark, trim)
+        layer.paint(main * 0.72, trim)
+
+
+def tube(neck: float) -> list[tuple[float, float]]:
+    """Right half of a high collar round the neck."""
+    high = [(0, 0.43), (neck - 0.02, 0.435), (neck + 0.02, 0.46)]
+    return [*high, (neck + 0.03, 0.58), (neck + 0.09, 0.66), (0, 0.74)]
+
+
+def wings(frame: Frame, layer: Layer, neck: float, cloth_: Image, lapels: bool) -> None:
+    """Both wings of a shirt's collar, or both lapels of a jacket, with their shadows."""
+    wing = [(neck - 0.045, 0.50), (neck + 0.02, 0.55), (neck + 0.09, 0.66), (0.13, 0.80), (0.015, 0.755)]
+    if lapels:
+        wing = [(neck + 0.03, 0.58), (neck + 0.13, 0.67), (neck + 0.10, 0.92), (neck + 0.03, 0.95), (0.04, 1.42)]
+    for side in (-1, 1):
+        mask = d.polygon(frame.shape, frame.px(vec(wing) * vec([side, 1])))
+        shade = d.blur(np.roll(mask, round(0.015 * frame.face_px), 0), 0.012 * frame.face_px)
+        layer.image = d.over(layer.image, layer.image * 0.6, shade * 0.6 * (1 - mask))
+        layer.paint(cloth_, mask)
+
+
+def scarf(frame: Frame, layer: Layer, neck: float, x: Array, y: Array, wool: Image) -> None:
+    """Two rolls of wool round the neck."""
+    for k, height in enumerate((0.62, 0.53)):
+        roll = d.ellipse(0.02 * (-1) ** k, height, neck + 0.13 - 0.03 * k, 0.105, 48)
+        shade = 0.55 + 0.5 * np.clip((height + 0.08 - y) / 0.16, 0, 1) + 0.06 * np.sin((y * 2 + x * (-1) ** k) * 55)
+        layer.paint(wool * shade[..., None], d.polygon(frame.shape, frame.px(roll)))
+
+
+def hood(frame: Frame, layer: Layer, neck: float, main: Image) -> None:
+    """The hood that lies on the shoulders, and its cords."""
+    high = [(0, 0.60), (neck + 0.03, 0.52), (neck + 0.11, 0.50), (neck + 0.20, 0.62)]
+    hole = d.polygon(frame.shape, frame.px(d.ellipse(0, 0.53, neck + 0.05, 0.155, 48)))
+    layer.paint(main * 0.86, shape(frame, [*high, (0.30, 0.76), (0.12, 0.83), (0, 0.78)]) * (1 - hole))
+    for side in (-1, 1):
+        cord = d.line(frame.shape, frame.px(vec([(0.12 * side, 0.76), (0.13 * side, 1.1)])), 0.017 * frame.face_px)
+        layer.paint(vec([0.92, 0.91, 0.88]) * np.ones_like(main), cord)

@@ -94,12 +94,6 @@ def turn(x: Array, y: Array, z: Array, m: Motion) -> tuple[Array, Array]:
     return x + (u + shift_x - x) * hold, y + (v + PIVOT_Y + shift_y - y) * hold
 
 
-def rest_offset(m: Motion) -> Motion:
-    """The same number of frames, standing still."""
-    zero = np.zeros(len(m), np.float32)
-    return m.with_curves(yaw_deg=zero, pitch_deg=zero, roll_deg=zero, x=zero, y=zero)
-
-
 def gap_of(m: Motion) -> Array:
     """Height of the gap between the lips, face heights (T,)."""
     return GAP * np.asarray(m.open, np.float32)

@@ -62,7 +62,7 @@ def cap(t: Traits, frame: Frame, rng: np.random.Generator) -> Image:
         (0.32 + v * 0.25, -0.54 - v * 0.66),
         (w + 0.02 + v * s, -0.34),
         (t.cheek_w + 0.012 + v * s * 0.8, -0.08),
-        (t.cheek_w + 0.0 + v * s * 0.4, side),
+        (t.cheek_w + v * s * 0.2, side),
         (t.cheek_w - 0.08, side + 0.012),
         (0, side + 0.012),
     ]
@@ -115,7 +115,7 @@ def behind(t: Traits, frame: Frame, rng: np.random.Generator) -> Image:
         "wavy": 0.80 + 0.3 * t.volume,
         "bob": 0.36,
         "bangs": 0.42 + 0.6 * (t.part > 0),
-        "curly": 0.34 if t.feminine > 0.5 else 0.0,
+        "curly": 0.34 if t.feminine > 0.5 else 0.14,
         "afro": 0.16,
     }
     if t.hair in ends:
@@ -193,84 +193,58 @@ def ears(t: Traits, frame: Frame, back: Layer) -> None:
             back.paint(vec([0.93, 0.78, 0.42]) if t.style != "sculpture" else skin * 0.9, ring)
 
 
+def hat_outline(t: Traits) -> list[tuple[float, float]]:
+    """Right half of the outline of hat, band, scarf or turban."""
+    c = t.cheek_w
+    # fmt: off
+    return {
+        "beanie": [(0, -0.90), (0.2, -0.86), (0.34, -0.70), (c + 0.035, -0.46), (c + 0.03, -0.33),
+                 (0.2, -0.30), (0, -0.295)],
+        "turban": [(0, -0.93), (0.22, -0.89), (0.40, -0.74), (c + 0.10, -0.50), (c + 0.03, -0.28),
+                 (0.25, -0.36), (0, -0.41)],
+        "cap": [(0, -0.83), (0.2, -0.79), (0.33, -0.66), (c + 0.01, -0.42), (c - 0.01, -0.32),
+              (0.2, -0.35), (0, -0.36)],
+        "brim": [(0, -0.92), (0.16, -0.94), (0.29, -0.86), (0.35, -0.46), (0.2, -0.40), (0, -0.39)],
+        "band": [(0, -0.60), (0.2, -0.575), (c - 0.02, -0.40), (c + 0.02, -0.30), (c, -0.25),
+                 (0.22, -0.46), (0, -0.51)],
+        "hijab": [(0, -0.80), (0.25, -0.74), (c + 0.06, -0.45), (c + 0.10, -0.05), (c + 0.08, 0.3), (0.40, 0.62),
+                  (0.46, 0.95), (0, 1.05)],
+    }[t.headwear]
+    # fmt: on
+
+
+def veiled_face(t: Traits) -> list[tuple[float, float]]:
+    """Right half of the part of the face that a scarf leaves free."""
+    c = t.cheek_w
+    upper = [(0, -0.43), (0.2, -0.385), (c - 0.055, -0.22), (c - 0.03, 0.02), (c - 0.06, 0.2)]
+    return [*upper, (t.jaw_w - 0.01, 0.34), (0.13, 0.478), (0, 0.497)]
+
+
 def headwear(t: Traits, frame: Frame, rng: np.random.Generator, front: Layer) -> None:
     """Hat, scarf or turban over the hair."""
-    kind, c = t.headwear, t.cheek_w
-    if kind == "none":
+    if t.headwear == "none":
         return
+    mask = shape(frame, hat_outline(t))
+    if t.headwear == "hijab":
+        mask = mask * (1 - shape(frame, veiled_face(t)))
     x, y = frame.grid()
-    shapes = {
-        "beanie": [
-            (0, -0.90),
-            (0.2, -0.86),
-            (0.34, -0.70),
-            (c + 0.035, -0.46),
-            (c + 0.03, -0.33),
-            (0.2, -0.30),
-            (0, -0.295),
-        ],
-        "turban": [
-            (0, -0.93),
-            (0.22, -0.89),
-            (0.40, -0.74),
-            (c + 0.10, -0.50),
-            (c + 0.03, -0.28),
-            (0.25, -0.36),
-            (0, -0.41),
-        ],
-        "cap": [
-            (0, -0.83),
-            (0.2, -0.79),
-            (0.33, -0.66),
-            (c + 0.01, -0.42),
-            (c - 0.01, -0.32),
-            (0.2, -0.35),
-            (0, -0.36),
-        ],
-        "brim": [(0, -0.92), (0.16, -0.94), (0.29, -0.86), (0.35, -0.46), (0.2, -0.40), (0, -0.39)],
-        "band": [
-            (0, -0.60),
-            (0.2, -0.575),
-            (c - 0.02, -0.40),
-            (c + 0.02, -0.30),
-            (c + 0.0, -0.25),
-            (0.22, -0.46),
-            (0, -0.51),
-        ],
-        "hijab": [
-            (0, -0.80),
-            (0.25, -0.74),
-            (c + 0.06, -0.45),
-            (c + 0.10, -0.05),
-            (c + 0.08, 0.3),
-            (0.40, 0.62),
-            (0.46, 0.95),
-            (0, 1.05),
-        ],
-    }
-    mask = shape(frame, shapes[kind])
-    if kind == "hijab":
-        face = [
-            (0, -0.43),
-            (0.2, -0.385),
-            (c - 0.055, -0.22),
-            (c - 0.03, 0.02),
-            (c - 0.06, 0.2),
-            (t.jaw_w - 0.01, 0.34),
-            (0.13, 0.478),
-            (0, 0.497),
-        ]
-        mask = mask * (1 - shape(frame, face))
     front.paint(fabric(t, frame, rng, x, y), mask)
-    if kind in ("brim", "cap"):
-        brim = d.ellipse(0, -0.385, 0.62, 0.075) if kind == "brim" else d.ellipse(0.0, -0.335, 0.30, 0.06)
-        edge = d.polygon(frame.shape, frame.px(brim))
-        front.image = d.over(
-            front.image, front.image * 0.55, d.blur(d.polygon(frame.shape, frame.px(brim + vec([0, 0.045]))), 4) * 0.7
-        )
-        front.paint(fabric(t, frame, rng, x, y) * 0.9, edge)
-        band = d.smoothstep(-0.50, -0.49, y) * d.polygon(frame.shape, frame.px(brim * vec([0.57, 1]) - vec([0, 0.08])))
-        front.paint(np.broadcast_to(vec(t.cloth) * 0.4, front.image.shape), band * mask * (1 - edge) * (kind == "brim"))
+    if t.headwear in ("brim", "cap"):
+        visor(t, frame, front, fabric(t, frame, rng, x, y) * 0.9, mask)
+
+
+def visor(t: Traits, frame: Frame, front: Layer, cloth: Image, crown: Image) -> None:
+    """Brim or peak of a hat, the shadow under it and the band above."""
+    round_, f = t.headwear == "brim", frame.face_px
+    brim = d.ellipse(0, -0.385, 0.62, 0.075) if round_ else d.ellipse(0.0, -0.335, 0.30, 0.06)
+    edge = d.polygon(frame.shape, frame.px(brim))
+    shadow = d.blur(d.polygon(frame.shape, frame.px(brim + vec([0, 0.045]))), 0.02 * f) * 0.7
+    front.image = d.over(front.image, front.image * 0.55, shadow)
+    front.paint(cloth, edge)
+    if round_:
+        band = d.polygon(frame.shape, frame.px(brim * vec([0.57, 1]) - vec([0, 0.08])))
+        band = band * d.smoothstep(-0.50, -0.49, frame.grid()[1]) * crown * (1 - edge)
+        front.paint(np.broadcast_to(vec(t.cloth) * 0.4, front.image.shape), band)
 
 
 def fabric(t: Traits, frame: Frame, rng: np.random.Generator, x: Array, y: Array) -> Image:
