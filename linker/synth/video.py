@@ -1,0 +1,77 @@
+"""Talking videos with known truth: a drawn portrait, a spoken text and the motion that says it, from one seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linker.config import FPS, SAMPLE_RATE_HZ
+from linker.records import atomic
+from linker.synth import speech as speech_module
+from linker.synth import visemes
+from linker.synth.motion import Motion
+from linker.synth.portrait import STYLES, draw_portrait
+
+MASK_PX = 16  # side of the stored region masks; a latent of the mini model has as many places
+
+
+@dataclass(frozen=True)
+class Video:
+    """frames (T, H, W, 3) uint8 RGB; samples (n,) float32 at 16 kHz; masks (T, 3, 16, 16) of head, mouth, eyes;
+    classes (m,) viseme of each 20 ms; opening_px (T,) true mouth opening."""
+
+    frames: NDArray[np.uint8]
+    samples: NDArray[np.float32]
+    masks: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    opening_px: NDArray[np.float32]
+    motion: Motion
+    language: str
+    style: str
+
+
+def make_video(seed: int, size_px: int = 256, duration_s: tuple[float, float] = (2.4, 2.8)) -> Video:
+    """Draw and speak one video; styles take turns, everything else is drawn from `seed`."""
+    speech = speech_module.random_speech(seed, duration_s=duration_s)
+    frames = round(len(speech.samples) / SAMPLE_RATE_HZ * FPS)
+    motion = visemes.motion(speech, seed)[:frames]
+    style = STYLES[seed % len(STYLES)]
+    portrait = draw_portrait(seed, style, size_px)
+    return Video(
+        frames=portrait.render(motion),
+        samples=speech.samples,
+        masks=portrait.masks(motion, MASK_PX),
+        classes=visemes.viseme_classes(speech),
+        opening_px=portrait.truth(motion).mouth_opening_px,
+        motion=motion,
+        language=speech.language,
+        style=style,
+    )
+
+
+def save_video(video: Video, folder: Path, name: str) -> None:
+    """Write {name}.frames.npy (raw, so that it can be memory-mapped), then {name}.npz with everything else: a video
+    whose npz exists is whole."""
+    with atomic(folder / f"{name}.frames.npy") as path:
+        np.save(path, video.frames)
+    with atomic(folder / f"{name}.npz") as path:
+        np.savez(
+            path,
+            samples=video.samples,
+            masks=video.masks.astype(np.float16),
+            classes=video.classes.astype(np.int8),
+            opening_px=video.opening_px,
+            language=video.language,
+            style=video.style,
+        )
+
+
+def draw_videos(folder: Path, count: int, first_seed: int = 0, size_px: int = 256) -> None:
+    """Draw `count` videos that are not there yet; what a killed run left whole is kept."""
+    for seed in range(first_seed, first_seed + count):
+        name = f"{seed:06d}"
+        if not (folder / f"{name}.npz").exists():
+            save_video(make_video(seed, size_px), folder, name)

@@ -1,0 +1,105 @@
+"""Training windows from encoded videos. A batch is a function of (seed, step): nothing to save, nothing to shuffle."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linker.model.architecture import Architecture
+from linker.model.audio_context import to_frames
+from linker.records import atomic
+from linker.train.codec import encode_frames, frame_files
+from linker.train.speech import normalise, speech_states
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples: target (B, F, C, h, w), reference (B, C, h, w), preceding (B, M, C, h, w), masks (B, 3, h, w),
+    speech (B, F + l - 1, D), keep (B, 2) of reference and audio."""
+
+    target: Tensor
+    reference: Tensor
+    preceding: Tensor
+    masks: Tensor
+    speech: Tensor
+    keep: Tensor
+
+
+@torch.no_grad()
+def encode_video(codec: torch.nn.Module, encoder: torch.nn.Module, frames_file: Path) -> dict[str, np.ndarray]:
+    """One video as the stages read it: latents (T, C, h, w), speech (T, D) at the frame rate, masks (T, 3, h, w)."""
+    truth = np.load(frames_file.with_name(frames_file.name.replace(".frames.npy", ".npz")))
+    frames = np.load(frames_file)
+    latents = [encode_frames(codec, frames[i : i + 8]) for i in range(0, len(frames), 8)]
+    samples = normalise(torch.from_numpy(truth["samples"].astype(np.float32))[None])
+    speech = to_frames(speech_states(encoder, samples), len(frames))[0]
+    return {
+        "latents": torch.cat(latents).numpy().astype(np.float16),
+        "speech": speech.numpy().astype(np.float16),
+        "masks": truth["masks"],
+    }
+
+
+def encode_videos(videos: Path, codec: torch.nn.Module, encoder: torch.nn.Module, cache: Path) -> None:
+    """Encode every video that is not in `cache` yet."""
+    files = frame_files(videos)
+    for number, path in enumerate(files):
+        target = cache / path.name.replace(".frames.npy", ".npz")
+        if not target.exists():
+            arrays = encode_video(codec, encoder, path)
+            with atomic(target) as temporary:
+                np.savez(temporary, **arrays)
+        if number % 50 == 0:
+            print(f"encode_videos {number}/{len(files)}", file=sys.stderr)
+
+
+class Windows:
+    """Encoded videos in memory, and the batches drawn from them."""
+
+    def __init__(self, cache: Path, arch: Architecture) -> None:
+        self.arch = arch
+        files = sorted(cache.glob("*.npz"))
+        loaded = [dict(np.load(path)) for path in files]
+        enough = [video for video in loaded if len(video["latents"]) >= arch.window + arch.preceding]
+        mean = np.array(arch.latent_mean or (0,) * arch.latent_channels, np.float32)[:, None, None]
+        std = np.array(arch.latent_std or (1,) * arch.latent_channels, np.float32)[:, None, None]
+        self.latents = [((video["latents"] - mean) / std).astype(np.float16) for video in enough]
+        self.speech = [video["speech"] for video in enough]
+        self.masks = [video["masks"] for video in enough]
+
+    def batch(self, step: int, size: int, frames: int, drop: float, start_share: float) -> Batch:
+        """`size` windows of `frames` frames; each condition dropped with probability `drop`, both with `drop`."""
+        rng = np.random.default_rng([step, size])
+        samples = [self._sample(rng, frames, start_share) for _ in range(size)]
+        target, reference, preceding, masks, speech = (torch.from_numpy(np.stack(x)).float() for x in zip(*samples))
+        lot = rng.random(size)
+        keep = np.stack([(lot > 2 * drop) | (lot < 0.5 * drop), (lot > 2 * drop) | (lot >= 1.5 * drop)], axis=1)
+        return Batch(target, reference, preceding, masks, speech, torch.from_numpy(keep).float())
+
+    def _sample(self, rng: np.random.Generator, frames: int, start_share: float) -> tuple[np.ndarray, ...]:
+        video = int(rng.integers(len(self.latents)))
+        latents, length = self.latents[video], len(self.latents[video])
+        opening = rng.random() < start_share
+        start = 0 if opening else int(rng.integers(self.arch.preceding, length - frames + 1))
+        reference = latents[0 if opening or rng.random() < 0.5 else int(rng.integers(length))]
+        if opening:  # a clip's first window: the portrait, repeated
+            preceding = np.repeat(reference[None], self.arch.preceding, axis=0)
+        else:  # what was generated is never quite clean
+            preceding = latents[start - self.arch.preceding : start].astype(np.float32)
+            preceding = preceding + rng.uniform(0, 0.15) * rng.standard_normal(preceding.shape)
+        reach = self.arch.audio_context // 2
+        heard = np.clip(np.arange(start - reach, start + frames + reach), 0, length - 1)
+        masks = union(self.masks[video][start : start + frames].astype(np.float32))
+        return latents[start : start + frames], reference, preceding.astype(np.float16), masks, self.speech[video][heard]
+
+
+def union(masks_F3hw: np.ndarray) -> np.ndarray:
+    """Region masks over a window: the area is the motion's range (spec.md section 1); still disjoint."""
+    mouth, eyes = masks_F3hw[:, 1].max(0), masks_F3hw[:, 2].max(0)
+    head = np.clip(masks_F3hw.sum(1).max(0) - mouth - eyes, 0, 1)
+    return np.stack([head, mouth, eyes]).astype(np.float32)

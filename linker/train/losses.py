@@ -1,0 +1,44 @@
+"""The loss of section 3.2: min-SNR weighted error over the frame, and again over the mouth and the eyes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from linker.model.sample import make_scheduler
+
+GAMMA = 5.0
+
+
+class Noising:
+    """Forward diffusion with the betas that inference uses (zero terminal SNR) and v-prediction targets."""
+
+    def __init__(self) -> None:
+        self.signal = make_scheduler("ddim", 1).alphas_cumprod.float()  # alpha-bar a timestep, (1000,)
+
+    def add(self, clean: Tensor, noise: Tensor, timestep_B: Tensor) -> tuple[Tensor, Tensor]:
+        """(noisy latents, velocity) for samples (B, ...) at timesteps (B,)."""
+        level = self.signal[timestep_B].view(-1, *[1] * (clean.ndim - 1))
+        root, rest = level.sqrt(), (1 - level).sqrt()
+        return root * clean + rest * noise, root * noise - rest * clean
+
+    def weight(self, timestep_B: Tensor) -> Tensor:
+        """min-SNR for v-prediction, floored as velocity needs it: 1 at high noise, gamma / (SNR + 1) at low noise."""
+        level = self.signal[timestep_B]
+        return torch.clamp(GAMMA * (1 - level), max=1.0)  # 1 - level = 1 / (SNR + 1)
+
+
+def masked_mean(error_BFhw: Tensor, mask_Bhw: Tensor) -> Tensor:
+    """Mean over the frames and the mask of each sample, (B,); zero where the mask is empty."""
+    weight = mask_Bhw[:, None].expand_as(error_BFhw)
+    return (error_BFhw * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-3)
+
+
+def region_loss(
+    error_BFhw: Tensor, masks_B3hw: Tensor, weight_B: Tensor, mouth: float, eyes: float
+) -> tuple[Tensor, dict[str, float]]:
+    """mean over frame + mouth x mean over mouth + eyes x mean over eyes, each sample weighted by itself."""
+    whole = error_BFhw.mean((1, 2, 3))
+    at_mouth, at_eyes = masked_mean(error_BFhw, masks_B3hw[:, 1]), masked_mean(error_BFhw, masks_B3hw[:, 2])
+    loss = (weight_B * (whole + mouth * at_mouth + eyes * at_eyes)).mean()
+    return loss, {"frame": whole.mean().item(), "mouth": at_mouth.mean().item(), "eyes": at_eyes.mean().item()}
