@@ -14,8 +14,8 @@ import numpy as np
 from linker import __version__, compose
 from linker.config import FPS, FinishSettings, LimitSettings
 from linker.errors import LinkerError
-from linker.image import read_portrait
 from linker.media import audio_chunks, encode_video, frame_md5, pcm_md5, probe, read_frames
+from linker.pictures import read_picture
 from linker.records import Refusal, atomic, read_json, sha256_file, write_json
 
 PASTE_MARGIN = 0.05  # of the crop's side: what around the head comes from the generated video, too
@@ -149,7 +149,7 @@ def _sized(upscaled: Path, side: int) -> Iterator[np.ndarray]:
 
 
 def _canvas(portrait: Path, box: dict[str, Any], placement: compose.Placement) -> np.ndarray:
-    picture = read_portrait(portrait, ACCEPTED)
+    picture = read_picture(portrait, ACCEPTED)
     found, needed = [picture.shape[1], picture.shape[0]], list(box["source_size_px"])
     if found != needed:
         raise LinkerError(f"{portrait}: is {found} pixels, was {needed} when its face was cropped; run crop_face again")

@@ -20,7 +20,7 @@ from linker.report_page import Card, render
 from linker.status import RowState, read_ledgers, read_states
 
 COLUMNS = ("clip", "state", "step", "kind", "reason", "seconds", "video")
-POSTER_FRAME = 37  # 1.5 s into a clip: the face speaks, and a long clip costs no more than a short one
+POSTER_FRAME = 15  # well into the first word; a long clip costs no more than a short one
 POSTER_PX = 360
 SHARED = {"crop_face": "portrait_id", "extract_masks": "portrait_id",
           "normalize_audio": "audio_id", "detect_language": "audio_id"}  # fmt: skip
@@ -44,23 +44,24 @@ def report(results: Path, manifest: Path, status: Path, page: Path) -> None:
 def _card(results: Path, page: Path, state: RowState, row: Row | None, ledgers: dict[str, Any]) -> Card:
     """All that the page tells of a row; a faulty line has neither files nor timings."""
     if row is None or state.state == "faulty":
-        return Card(state.clip or f"line {state.line}", state.state, state.where, state.kind, state.reason)
+        name, line = state.clip or f"line {state.line}", f"line {state.line} of the manifest"
+        return Card(name, state.state, state.where, state.kind, state.reason, title=line)
     video, sidecar = results / "videos" / f"{row.clip}.mp4", _sidecar(results / "videos" / f"{row.clip}.json")
     debug = results / "portraits" / row.portrait_id / "debug.png"
-    entry = ledgers.get(row.clip, {})
+    timings = _timings(results, row, ledgers.get(row.clip, {}))
     return Card(
-        row.clip, state.state, state.where, state.kind, state.reason,
+        row.clip, state.state, state.where, state.kind, state.reason.replace(f"{results}/", ""),
         title=row.title, portrait=row.portrait.name, audio=row.audio.name,
         video=_link(video, page), poster=_poster(video, page), debug=_link(debug, page),
-        timings=_timings(results, row, entry), facts=sidecar,
+        seconds=sum(value for step, value in timings.items() if step not in SHARED), timings=timings, facts=sidecar,
     )  # fmt: skip
 
 
 def _line(card: Card) -> tuple[str, ...]:
-    """One line of status.tsv; `seconds` is the work on the row itself, without what it shares with others."""
-    seconds = sum(value for step, value in card.timings.items() if step not in SHARED)
+    """One line of status.tsv."""
     video = f"videos/{card.clip}.mp4" if card.state == "done" else ""
-    cells = (card.clip, card.state, card.step, card.kind, card.reason, f"{seconds:.1f}" if seconds else "", video)
+    seconds = f"{card.seconds:.1f}" if card.seconds else ""
+    cells = (card.clip, card.state, card.step, card.kind, card.reason, seconds, video)
     return tuple(" ".join(cell.split()) for cell in cells)  # neither tabs nor line ends within a cell
 
 

@@ -37,7 +37,10 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Card:
-    """What the page tells of one row. Links are relative to the page and already quoted, '' for what is not there."""
+    """What the page tells of one row. Links are relative to the page and already quoted, '' for what is not there.
+
+    `seconds` is the work on the row itself, without the preparations that it shares with others; `facts` its sidecar.
+    """
 
     clip: str
     state: str
@@ -50,6 +53,7 @@ class Card:
     video: str = ""
     poster: str = ""
     debug: str = ""
+    seconds: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -73,9 +77,9 @@ def render(manifest: str, cards: list[Card], settings: dict[str, Any]) -> str:
 
 def _figures(cards: list[Card], counts: Counter[str]) -> str:
     video_s = sum(card.facts.get("duration_s", 0) for card in cards if card.state == "done")
-    work_s = sum(sum(card.timings.values()) for card in cards)
+    work_s = sum(card.seconds for card in cards)
     found = [(str(counts[state]), state) for state in STATES if counts[state]]
-    found += [(_clock(video_s), "of video"), (_clock(work_s), "of work")]
+    found += [(_clock(video_s), "of video"), (_clock(work_s), "of generating and finishing")]
     return "".join(f"<li><b>{number}</b>{name}</li>" for number, name in found)
 
 
@@ -130,6 +134,7 @@ def _meta(card: Card) -> str:
         words += [facts["language"], f"{facts['duration_s']:.2f} s", f"{width} x {height}"]
     else:
         words += [name for name in (card.portrait, card.audio) if name]
+        words += [f"next: {card.step.replace('_', ' ')}"] if card.state == "waiting" and card.step else []
     return escape(" · ".join(words))
 
 
@@ -186,7 +191,7 @@ def _provenance(card: Card) -> str:
     generation = {key: value for key, value in facts.get("generation", {}).items() if key not in ("refusal", "video")}
     lines |= {f"generation: {key}": _value(value) for key, value in generation.items()}
     lines |= {key: facts[key] for key in ("consent_ref", "licence_ref") if facts.get(key)}
-    return f"<h3>Provenance</h3>{_table(lines.items(), 'hash')}"
+    return f"<h3>Provenance</h3>{_table(lines.items(), 'stacked')}"
 
 
 def _settings(cards: list[Card], settings: dict[str, Any]) -> str:
@@ -194,7 +199,7 @@ def _settings(cards: list[Card], settings: dict[str, Any]) -> str:
     plain = {name: value for name, value in settings.items() if not isinstance(value, dict)}
     groups = {"run": plain, **groups, "versions": _versions(cards)}
     parts = [
-        f"<div><h3>{escape(name)}</h3>{_table(group.items(), '')}</div>" for name, group in groups.items() if group
+        f"<div><h3>{escape(name)}</h3>{_table(group.items(), 'plain')}</div>" for name, group in groups.items() if group
     ]
     told = "".join(parts) or "<p>No record of the settings: this run was not started by linker run.</p>"
     return f'<details><summary>Settings and versions of this run</summary><div class="settings">{told}</div></details>'
@@ -205,9 +210,10 @@ def _versions(cards: list[Card]) -> dict[str, str]:
 
 
 def _table(lines: Iterable[tuple[str, Any]], css: str) -> str:
-    cells = "".join(f'<tr><th>{escape(str(key))}</th><td class="{css}">{escape(_value(value))}</td></tr>'
-                    for key, value in lines)  # fmt: skip
-    return f"<table>{cells}</table>"
+    cells = "".join(
+        f"<tr><th>{escape(str(key))}</th><td>{escape(_value(value))}</td></tr>" for key, value in lines
+    )
+    return f'<table class="{css}">{cells}</table>'
 
 
 def _value(value: Any) -> str:

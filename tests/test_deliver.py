@@ -1,0 +1,189 @@
+"""mux_audio: the deliverable is whole, in place, in step, named and proven; or it is not there at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scene import Scene
+
+from linker import deliver
+from linker.config import FinishSettings
+from linker.deliver import choose_language, frame_count, mux_audio
+from linker.errors import LinkerError
+from linker.media import frame_md5, pcm_md5, probe, read_audio, read_frames, write_wav
+from linker.records import read_json, sha256_file, write_json
+from linker.upscale import upscale_video
+
+FRAMES = 8
+RATE_HZ = 44_100
+
+
+class Delivery:
+    """All that mux_audio reads, below one folder."""
+
+    def __init__(self, root: Path, scene: Scene, settings: FinishSettings) -> None:
+        self.root, self.scene, self.settings = root, scene, settings
+        self.row: dict[str, Any] = {"clip": "c1", "language": "fr", "title": 'Tête <"b">', "consent_ref": "C-7"}
+        upscale_video(scene.generated, scene.crop, root / "upscaled.mkv", settings)
+        seconds = np.arange(round(FRAMES / 25 * RATE_HZ)) / RATE_HZ
+        write_wav(root / "own.wav", np.stack([0.3 * np.sin(2 * np.pi * f * seconds) for f in (220, 330)]), RATE_HZ)
+        write_json(root / "loudness.json", {"refusal": None, "duration_s": len(seconds) / RATE_HZ})
+        write_json(root / "language.json", {"language": "en", "probability": 0.93, "source": "whisper"})
+        entry = {"state": "done", "refusal": None, "seconds": 2.5, "key": "ab12", "seed": 3, "weights": "mini"}
+        write_json(root / "ledger.json", {"rows": {"c1": entry}})
+        self.video, self.sidecar = root / "videos" / "c1.mp4", root / "videos" / "c1.json"
+
+    def run(self) -> dict[str, Any]:
+        mux_audio(
+            upscaled=self.root / "upscaled.mkv", portrait=self.scene.portrait, crop=self.scene.crop,
+            masks=self.scene.masks, audio=self.root / "own.wav", loudness=self.root / "loudness.json",
+            language=self.root / "language.json", ledger=self.root / "ledger.json", video=self.video,
+            sidecar=self.sidecar, row=json.dumps(self.row), settings=self.settings,
+        )  # fmt: skip
+        return read_json(self.sidecar)
+
+
+@pytest.fixture
+def delivery(tmp_path: Path) -> Delivery:
+    scene = Scene(tmp_path)
+    scene.generate(FRAMES, noise=0, drift=0)
+    return Delivery(tmp_path, scene, FinishSettings())
+
+
+def test_the_deliverable_is_what_players_and_clients_need(delivery: Delivery) -> None:
+    facts, info = delivery.run(), probe(delivery.video)
+    assert (info.video.width, info.video.height) == (320, 400) == tuple(facts["size_px"])
+    assert (info.video.codec, info.video.pix_fmt, info.video.fps, info.video.frames) == ("h264", "yuv420p", 25, FRAMES)
+    assert (info.audio.codec, info.audio.sample_rate_hz, info.audio.channels) == ("aac", RATE_HZ, 2)
+    assert info.audio.language == "fra"
+    assert info.metadata["title"] == 'Tête <"b">'
+    assert "AI-generated" in info.metadata["comment"]
+    head = delivery.video.read_bytes()[:4096]
+    assert b"moov" in head  # fast start
+
+
+def test_the_sound_is_the_rows_own(delivery: Delivery) -> None:
+    delivery.run()
+    own, _ = read_audio(delivery.root / "own.wav", mono=False)
+    heard, rate_hz = read_audio(delivery.video, mono=False)
+    assert rate_hz == RATE_HZ
+    length = min(own.shape[1], heard.shape[1]) - 2000
+    for channel in (0, 1):
+        assert np.corrcoef(own[channel, 1000:length], heard[channel, 1000:length])[0, 1] > 0.99
+
+
+def test_the_sidecar_proves_what_was_delivered(delivery: Delivery) -> None:
+    facts = delivery.run()
+    assert facts["frame_md5"] == frame_md5(delivery.video)
+    assert facts["pcm_md5"] == pcm_md5(delivery.video)
+    assert facts["video_sha256"] == sha256_file(delivery.video)
+    assert facts["inputs"]["portrait"]["sha256"] == sha256_file(delivery.scene.portrait)
+    assert facts["inputs"]["audio"] == {"file": "own.wav", "sha256": sha256_file(delivery.root / "own.wav")}
+    assert facts["generation"]["seed"] == 3
+    assert (facts["consent_ref"], facts["frames"], facts["language"]) == ("C-7", FRAMES, "fr")
+    assert all(check["passed"] for check in facts["checks"])
+    assert {"linker", "torch", "diffusers", "av"} <= set(facts["versions"])
+
+
+def test_the_same_inputs_give_the_same_bytes(delivery: Delivery) -> None:
+    assert delivery.run() == delivery.run()
+
+
+def test_only_the_head_moves_in_the_portrait(delivery: Delivery) -> None:
+    delivery.run()
+    frames = np.stack(list(read_frames(delivery.video))).astype(np.float32)
+    portrait = np.asarray(Image.open(delivery.scene.portrait), np.float32)
+    x0, y0, x1, y1 = delivery.scene.box
+    outside = np.ones(portrait.shape[:2], bool)
+    outside[y0 + 12 : y1 - 12, x0 + 12 : x1 - 12] = False
+    assert np.abs(frames - portrait)[:, outside].mean() < 2.5  # what H.264 changes
+    inside = np.s_[:, y0 + 70 : y1 - 70, x0 + 70 : x1 - 70]
+    assert frames[inside].std(axis=0).mean() > 2
+    border = np.abs(np.diff(frames[:, y0 : y0 + 20, x0 - 12 : x0 + 12].mean(axis=(0, 1)), axis=0))
+    assert border.max() < 12  # no box around the crop
+
+
+def test_the_crop_alone(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.generate(FRAMES)
+    facts = Delivery(tmp_path, scene, FinishSettings(layout="crop", max_side_px=128)).run()
+    assert facts["size_px"] == [128, 128]
+
+
+def test_sound_and_picture_end_together_whatever_the_sound(delivery: Delivery) -> None:
+    for samples in (FRAMES * 1764 - 800, FRAMES * 1764 + 800):  # rounds to the same number of frames
+        write_wav(delivery.root / "own.wav", np.zeros(samples, np.float32), RATE_HZ)
+        write_json(delivery.root / "loudness.json", {"refusal": None, "duration_s": samples / RATE_HZ})
+        assert delivery.run()["frames"] == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("wanted", "heard", "tag", "warned"),
+    [("", "en", "en", 0), ("", "und", "und", 0), ("fr", "und", "fr", 0), ("fr", "fr", "fr", 0),
+     ("pt-BR", "pt", "pt-BR", 0), ("fr", "en", "fr", 1)],
+)  # fmt: skip
+def test_language(wanted: str, heard: str, tag: str, warned: int) -> None:
+    found, warnings = choose_language(wanted, {"language": heard, "probability": None})
+    assert (found, len(warnings)) == (tag, warned)
+
+
+def test_frame_count() -> None:
+    assert [frame_count(seconds) for seconds in (0.001, 0.2, 1.0, 1.019, 1.021, 3600)] == [1, 5, 25, 25, 26, 90_000]
+
+
+def test_a_disagreement_is_a_warning_in_the_sidecar(delivery: Delivery, capsys: pytest.CaptureFixture[str]) -> None:
+    assert delivery.run()["warnings"] == ["the manifest says language fr, the speech sounds like en (probability 0.93)"]
+    assert "warning" in capsys.readouterr().err
+
+
+def _wrong_length(delivery: Delivery) -> None:
+    write_json(delivery.root / "loudness.json", {"refusal": None, "duration_s": 2.0})
+
+
+def _refused(delivery: Delivery) -> None:
+    refusal = {"kind": "no_face", "reason": "no face found", "step": "crop_face"}
+    write_json(delivery.scene.crop, {**read_json(delivery.scene.crop), "refusal": refusal})
+
+
+def _not_generated(delivery: Delivery) -> None:
+    write_json(delivery.root / "ledger.json", {"rows": {}})
+
+
+def _other_portrait(delivery: Delivery) -> None:
+    Image.new("RGB", (300, 300)).save(delivery.scene.portrait)
+
+
+def _other_crop(delivery: Delivery) -> None:
+    facts = read_json(delivery.scene.crop)
+    write_json(delivery.scene.crop, {**facts, "box_px": [0, 0, 100, 100]})
+
+
+def _broken_sound(delivery: Delivery) -> None:
+    (delivery.root / "own.wav").write_bytes(b"RIFF no wave")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(_wrong_length, "50"), (_refused, "no face found"), (_not_generated, "ledger"), (_other_portrait, "300"),
+     (_other_crop, "100 x 100"), (_broken_sound, "own.wav")],
+)  # fmt: skip
+def test_the_last_good_deliverable_survives_every_fault(delivery: Delivery, spoil: Any, words: str) -> None:
+    delivery.run()
+    good = [delivery.video.read_bytes(), delivery.sidecar.read_bytes()]
+    spoil(delivery)
+    with pytest.raises(LinkerError, match=words):
+        delivery.run()
+    assert [delivery.video.read_bytes(), delivery.sidecar.read_bytes()] == good
+    assert sorted(path.name for path in delivery.video.parent.iterdir()) == ["c1.json", "c1.mp4"]
+
+
+def test_a_failing_check_keeps_the_video_back(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliver, "_sound_s", lambda video: FRAMES / 25 + 0.05)
+    with pytest.raises(LinkerError, match="sound and picture end together"):
+        delivery.run()
+    assert not list(delivery.video.parent.iterdir())

@@ -1,0 +1,216 @@
+"""The report: every row is told, nothing from outside becomes markup, nothing is fetched, and it stays quick."""
+
+from __future__ import annotations
+
+import csv
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from linker.config import Settings
+from linker.manifest import read_manifest
+from linker.media import encode_video
+from linker.records import write_json
+from linker.report import report
+from linker.report_page import HINTS, Card, render
+
+HOSTILE = """</script><img src=x onerror=alert(1)> "q" 'a' {{cards}} & \\1"""
+FACTS: dict[str, Any] = {
+    "size_px": [64, 48], "duration_s": 0.32, "language": "fr", "warnings": ["sounds like <en>"],
+    "checks": [{"name": "frames decoded", "passed": True, "value": 8, "limit": 8}],
+    "inputs": {"portrait": {"file": "<b>.png", "sha256": "ab" * 32}}, "frame_md5": "cd" * 16, "pcm_md5": "ef" * 16,
+    "generation": {"state": "done", "seed": 3, "key": "k"}, "versions": {"linker": "0.1.0"}, "consent_ref": "C-7",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its tags with their attributes, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
+        return [has for name, has in self.tags if name == tag and all(has.get(key) == wanted[key] for key in wanted)]
+
+
+class Results:
+    """A results folder with one row in every state: done, refused, failed, waiting, and one faulty line."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.results = root, root / "results"
+        self.status, self.page = self.results / "status.tsv", self.results / "report" / "index.html"
+        lines = [["clip", "portrait", "audio", "language", "title"]]
+        for clip in ("good", "refused", "failed", "waiting"):
+            (root / f"{clip}.png").write_text("a picture")
+            lines.append([clip, f"{clip}.png", "speech.wav", "fr", HOSTILE if clip == "good" else ""])
+        lines.append(["../x", "good.png", "speech.wav", "fr", ""])
+        (root / "speech.wav").write_text("sound")
+        self.manifest = root / "jobs.csv"
+        with self.manifest.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(lines)
+        self.rows = {row.clip: row for row in read_manifest(self.manifest).rows}
+        self._deliver("good")
+        refusal = {"kind": "no_face", "reason": "no face\tfound\nanywhere", "step": "crop_face"}
+        write_json(self.portrait("refused") / "crop.json", {"refusal": refusal})
+        log = self.results / "logs" / "upscale_video" / "failed.log"
+        log.parent.mkdir(parents=True)
+        log.write_text("Traceback\nerror: the disk is full\n")
+        (self.results / "settings.yaml").write_text(yaml.safe_dump(Settings().model_dump(mode="json")))
+
+    def portrait(self, clip: str) -> Path:
+        return self.results / "portraits" / self.rows[clip].portrait_id
+
+    def _deliver(self, clip: str) -> None:
+        frames = [np.full((48, 64, 3), 10 * index, np.uint8) for index in range(8)]
+        video = self.results / "videos" / f"{clip}.mp4"
+        encode_video(frames, video, 64, 48, None, "fr", 20, 64, {}, frame_count=8)
+        write_json(video.with_suffix(".json"), {"clip": clip, **FACTS})
+        entry = {"state": "done", "seconds": 9.5}
+        write_json(self.results / "shards" / "s000" / "ledger.json", {"rows": {clip: entry}})
+        for step, name in (("crop_face", self.rows[clip].portrait_id), ("mux_audio", clip)):
+            benchmark = self.results / "benchmarks" / step / f"{name}.jsonl"
+            benchmark.parent.mkdir(parents=True)
+            benchmark.write_text('{"s": 1.0}\n{"s": 2.5, "max_rss": 100}\n')
+        self.portrait(clip).mkdir(parents=True)
+        (self.portrait(clip) / "debug.png").write_bytes(b"a picture")
+
+    def run(self) -> Page:
+        report(self.results, self.manifest, self.status, self.page)
+        return Page(self.page.read_text(encoding="utf-8"))
+
+    def table(self) -> dict[str, dict[str, str]]:
+        with self.status.open(encoding="utf-8") as stream:
+            return {line["clip"]: line for line in csv.DictReader(stream, delimiter="\t")}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path)
+
+
+def test_status_tells_every_row(results: Results) -> None:
+    results.run()
+    table = results.table()
+    states = {clip: line["state"] for clip, line in table.items()}
+    same = {state: state for state in ("refused", "failed", "waiting")}
+    assert states == {"good": "done", **same, "line 6": "faulty"}
+    assert (table["good"]["video"], table["good"]["seconds"]) == ("videos/good.mp4", "12.0")
+    assert (table["refused"]["step"], table["refused"]["kind"]) == ("crop_face", "no_face")
+    assert table["refused"]["reason"] == "no face found anywhere"  # one line, one cell
+    assert "disk is full" in table["failed"]["reason"]
+    assert len(results.status.read_text().splitlines()) == 6
+
+
+def test_links_are_relative_and_lead_to_files(results: Results) -> None:
+    page = results.run()
+    video = page.all("video")[0]
+    links = [video["src"], video["poster"], *(image["src"] for image in page.all("img"))]
+    assert video["preload"] == "none"
+    assert len(links) == 3
+    for link in links:
+        assert link is not None
+        assert not link.startswith("/")
+        assert (results.page.parent / link).is_file()
+
+
+def test_the_page_fetches_nothing(results: Results) -> None:
+    text = (results.run(), results.page.read_text(encoding="utf-8"))[1]
+    assert "http://" not in text
+    assert "https://" not in text
+    assert not re.search(r"<(link|iframe|object|embed)|@import|url\(", text)
+    assert "default-src 'none'" in text
+
+
+def test_hostile_words_stay_words(results: Results) -> None:
+    page = results.run()
+    assert HOSTILE in page.text
+    assert len(page.all("script")) == 1
+    assert not page.all("img", src="x")
+    assert not [has for _, has in page.tags if "onerror" in has]
+    assert "sounds like <en>" in page.text
+    assert "portrait (<b>.png)" in page.text
+
+
+def test_every_field_is_escaped() -> None:
+    facts = {**FACTS, "language": HOSTILE, "generation": {HOSTILE: [HOSTILE, {HOSTILE: 1}]}, "consent_ref": HOSTILE}
+    facts |= {"warnings": [HOSTILE], "checks": [{"name": HOSTILE, "passed": False, "value": HOSTILE, "limit": 0}]}
+    words = dict.fromkeys(("clip", "step", "kind", "reason", "title", "portrait", "audio", "video", "poster", "debug"))
+    for state in ("done", "refused", "waiting"):
+        card = Card(**dict.fromkeys(words, HOSTILE), state=state, timings={HOSTILE: 1.0}, facts=facts)
+        page = Page(render(HOSTILE, [card], {HOSTILE: {HOSTILE: HOSTILE}, "plain": HOSTILE}))
+        assert len(page.all("script")) == 1
+        assert not [has for _, has in page.tags if "onerror" in has]
+        assert len(page.all("article")) == 1
+
+
+def test_refusals_say_what_to_do(results: Results) -> None:
+    text = results.run().text
+    assert HINTS["no_face"] in text
+    assert HINTS["error"] in text
+    assert HINTS["manifest"] in text
+    assert "4 rows need attention" not in text  # a waiting row needs none
+    assert "3 rows need attention" in text
+
+
+def test_timings_checks_provenance_and_settings_are_there(results: Results) -> None:
+    text = results.run().text
+    timings = ("crop face2.5 s", "generate9.5 s")
+    for words in (*timings, "passframes decoded", "cd" * 16, "generation: seed", "max_side_px"):
+        assert words in text
+
+
+def test_a_kept_video_of_a_row_that_now_fails_is_told_as_such(results: Results) -> None:
+    refusal = {"kind": "silent", "reason": "no sound", "step": "normalize_audio"}
+    write_json(results.results / "audio" / results.rows["good"].audio_id / "loudness.json", {"refusal": refusal})
+    page = results.run()
+    assert "Video of an earlier run" in page.text
+    assert results.table()["good"]["video"] == ""
+
+
+def test_a_broken_video_has_no_poster_and_stops_nothing(results: Results) -> None:
+    (results.results / "videos" / "good.mp4").write_bytes(b"not a video")
+    page = results.run()
+    assert "poster" not in page.all("video")[0]
+    assert len(page.all("article")) == 5
+
+
+def test_a_poster_is_drawn_again_only_when_the_video_is_newer(results: Results) -> None:
+    results.run()
+    poster = results.page.parent / "posters" / "good.jpg"
+    first = poster.stat().st_mtime_ns
+    results.run()
+    assert poster.stat().st_mtime_ns == first
+    time.sleep(0.02)
+    (results.results / "videos" / "good.mp4").touch()
+    results.run()
+    assert poster.stat().st_mtime_ns > first
+
+
+def test_nothing_but_a_manifest_gives_a_page(tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").write_text("clip,portrait,audio\n../x,gone.png,gone.wav\n")
+    report(tmp_path / "r", tmp_path / "jobs.csv", tmp_path / "r" / "status.tsv", tmp_path / "r" / "index.html")
+    assert "faulty" in (tmp_path / "r" / "status.tsv").read_text()
+
+
+def test_a_thousand_rows() -> None:
+    cards = [Card(f"clip-{index}", "done", title=HOSTILE, video="v.mp4", timings={"generate": 3.0}, facts=FACTS)
+             for index in range(1000)]  # fmt: skip
+    start = time.perf_counter()
+    text = render("jobs.csv", cards, {})
+    assert time.perf_counter() - start < 3
+    assert len(text) < 5e6
