@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from linker.errors import EnvironmentError
 
+CODECS = ("AutoencoderDC", "AutoencoderKL", "AutoencoderTiny")
 _WHISPER_FILES = {"large": "large-v3", "turbo": "large-v3-turbo"}  # names whose file is called otherwise
 
 
@@ -53,3 +55,39 @@ def whisper_folder() -> Path:
     """The folder with named weights: LINKER_WHISPER_DIR, otherwise where whisper itself keeps what it downloads."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("LINKER_WHISPER_DIR") or Path(cache) / "whisper")
+
+
+def load_codec(folder: Path) -> Any:
+    """The image codec of a checkpoint: a diffusers folder whose config names its class; safetensors only."""
+    import diffusers
+
+    config = _config_of(folder, "the checkpoint's image codec (diffusers)")
+    name = str(config.get("_class_name", ""))
+    if name not in CODECS:
+        raise EnvironmentError(f"{folder}: found class {name!r}, needed one of {', '.join(CODECS)}")
+    return _loaded(getattr(diffusers, name), folder).eval()
+
+
+def load_speech_encoder(folder: Path) -> Any:
+    """The speech encoder of a checkpoint: a transformers Wav2Vec2 folder; safetensors only."""
+    from transformers import Wav2Vec2Model
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    _config_of(folder, "the checkpoint's speech encoder (transformers)")
+    return _loaded(Wav2Vec2Model, folder).eval()
+
+
+def _config_of(folder: Path, what: str) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise EnvironmentError(f"{path}: {what} cannot be read ({error})") from None
+
+
+def _loaded(kind: Any, folder: Path) -> Any:
+    try:
+        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise EnvironmentError(f"{folder}: does not load as {kind.__name__} ({str(error).splitlines()[0]})") from None

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderDC
 from torch import Tensor, nn
 
+from linker.model.codec import encode_frames
 from linker.train.fit import Plan, fit
 
 LATENT_NOISE = 0.02  # deviation added to latents in training (they are held near 1), so that neighbours decode alike
@@ -91,11 +92,3 @@ def latent_statistics(net: nn.Module, videos: Path, count: int = 64) -> tuple[li
         latents.append(encode_frames(net, np.array(frames[len(frames) // 2][None])))
     latent = torch.cat(latents)
     return latent.mean((0, 2, 3)).tolist(), latent.std((0, 2, 3)).tolist()
-
-
-@torch.no_grad()
-def encode_frames(net: nn.Module, frames_THW3: np.ndarray) -> Tensor:
-    """(T, H, W, 3) uint8 -> (T, C, h, w) float32 latents as the codec gives them."""
-    pixels = torch.from_numpy(frames_THW3).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.autocast("cpu", torch.bfloat16):
-        return net.encode(pixels.contiguous(memory_format=torch.channels_last)).latent.float()

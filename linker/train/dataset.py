@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from linker.model.architecture import Architecture
-from linker.model.audio_context import to_frames
+from linker.model.audio_context import encode_speech
+from linker.model.codec import encode_frames
 from linker.records import atomic
-from linker.train.codec import encode_frames, frame_files
-from linker.train.speech import normalise, speech_states
+from linker.train.codec import frame_files
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ def encode_video(codec: torch.nn.Module, encoder: torch.nn.Module, frames_file: 
     """One video as the stages read it: latents (T, C, h, w), speech (T, D) at the frame rate, masks (T, 3, h, w)."""
     truth = np.load(frames_file.with_name(frames_file.name.replace(".frames.npy", ".npz")))
     frames = np.load(frames_file)
-    latents = [encode_frames(codec, frames[i : i + 8]) for i in range(0, len(frames), 8)]
-    samples = normalise(torch.from_numpy(truth["samples"].astype(np.float32))[None])
-    speech = to_frames(speech_states(encoder, samples), len(frames))[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = [encode_frames(codec, frames[i : i + 8]) for i in range(0, len(frames), 8)]
+    speech = encode_speech(encoder, torch.from_numpy(truth["samples"].astype(np.float32)), len(frames))[0]
     return {
         "latents": torch.cat(latents).numpy().astype(np.float16),
         "speech": speech.numpy().astype(np.float16),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from linker.config import SAMPLE_RATE_HZ
+from linker.model.audio_context import normalise_samples, speech_states
 from linker.records import atomic
 from linker.synth.speech import random_speech
 from linker.synth.visemes import N_VISEMES, viseme_classes
@@ -51,18 +52,6 @@ def filter_bank(channels: int, taps: int) -> Tensor:
     return (waves * torch.hann_window(taps) * (2 / taps)).reshape(channels, taps)
 
 
-def normalise(samples: Tensor) -> Tensor:
-    """Zero mean and unit deviation a row (B, n), as XLS-R's feature extractor does."""
-    centred = samples - samples.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + 1e-7).sqrt()
-
-
-def speech_states(encoder: Wav2Vec2Model, samples_Bn: Tensor) -> Tensor:
-    """Mean over the outputs of all transformer layers (section 3.1), (B, S, C) at 50 Hz."""
-    hidden = encoder(samples_Bn, output_hidden_states=True).hidden_states
-    return torch.stack(hidden[1:]).mean(0)
-
-
 class Listener(nn.Module):
     """The encoder and the head that names visemes; the head is dropped afterwards."""
 
@@ -72,7 +61,7 @@ class Listener(nn.Module):
         self.head = nn.Linear(self.encoder.config.hidden_size, N_VISEMES)
 
     def forward(self, samples_Bn: Tensor) -> Tensor:
-        return self.head(speech_states(self.encoder, normalise(samples_Bn)))
+        return self.head(speech_states(self.encoder, normalise_samples(samples_Bn)))
 
 
 def write_pool(path: Path, count: int, seed: int) -> None:
