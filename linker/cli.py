@@ -109,9 +109,9 @@ def _run_step(name: str, words: list[str]) -> int:
 
 
 def _tell(outside: TextIO, words: str) -> None:
-    """One line to whoever started this step, if they still listen."""
+    """One line to whoever started this step, if they still listen; others may be in the middle of a line."""
     with suppress(OSError):
-        print(words, file=outside, flush=True)
+        os.write(outside.fileno(), f"\n{words}\n".encode())
 
 
 def _execute(name: str, task: partial[None], log: str) -> None:

@@ -7,6 +7,7 @@ and waits for it instead of doing the work twice. An interrupt cancels the job; 
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import subprocess
 import sys
@@ -27,6 +28,8 @@ POLL_S = 0.5  # how often the result is looked for
 ALIVE_S = 15.0  # how often a job without a result is looked for in the queue
 GRACE_S = 30.0  # how long a job that left the queue may take until its result is seen (network file systems)
 RESTARTS = 100  # submissions again after a time limit; every one continues where the last stopped
+
+ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
 
 
 class Work:
@@ -163,5 +166,7 @@ def _last_words(job: submitit.Job[Any]) -> str:
 
 
 def _last_line(text: str) -> str:
+    """What went wrong: the last line of a traceback that names an error, else the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no output"
+    errors = [line for line in lines if ERROR.match(line)]
+    return ([*lines, *errors] or ["no output"])[-1][:300]

