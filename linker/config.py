@@ -86,8 +86,8 @@ class GenerateSettings(Group):
 class BackgroundSettings(Group):
     """stabilize_background: what lies outside the moving head."""
 
-    feather: float = Field(0.06, ge=0, le=0.5, description="feather of the head mask, in crop sides")
-    margin: float = Field(0.05, ge=0, le=0.5, description="dilation of the head mask before the feather, in crop sides")
+    feather: float = Field(0.05, ge=0, le=0.5, description="feather of the head mask, in crop sides")
+    margin: float = Field(0.02, ge=0, le=0.5, description="dilation of the head mask before the feather, in crop sides")
     follow: float = Field(0.15, ge=0, le=1, description="how far beyond the mask the blend follows a moved head, in crop sides")
 
 
@@ -96,7 +96,7 @@ class FinishSettings(Group):
 
     layout: Literal["portrait", "crop"] = Field("portrait", description="paste back into the whole portrait, or the crop alone")
     max_side_px: int = Field(1080, ge=128, le=7680, description="longest side of the deliverable, pixels")
-    paste_feather: float = Field(0.06, ge=0, le=0.5, description="feather where the crop melts into the portrait, in crop sides")
+    paste_feather: float = Field(0.05, ge=0, le=0.5, description="feather where the crop melts into the portrait, in crop sides")
     crf: int = Field(17, ge=0, le=40, description="x264 constant rate factor")
     audio_kbps: int = Field(192, ge=32, le=512, description="AAC bit rate")
 

@@ -18,7 +18,7 @@ from linker.media import audio_chunks, encode_video, frame_md5, pcm_md5, probe, 
 from linker.pictures import read_picture
 from linker.records import Refusal, atomic, read_json, sha256_file, write_json
 
-PASTE_MARGIN = 0.05  # of the crop's side: what around the head comes from the generated video, too
+PASTE_MARGIN = 0.02  # of the crop's side: what around the head comes from the generated video, too
 ACCEPTED = LimitSettings(max_image_mb=10_000, max_image_megapixels=1000, min_image_px=16)  # crop_face has checked it
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "opencv-contrib-python", "av")
 COMMENT = "AI-generated video: LinguaLinker moved this portrait to the speech."
