@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args, get_origin
 
 import yaml
+from pydantic.fields import FieldInfo
 
-from linker.config import ROOT_DIR, Settings, read_settings
+from linker.config import ROOT_DIR, Group, Settings, read_settings
 from linker.errors import SettingsError
 
 WORKFLOW_KEYS = ("manifest", "results", "rows")  # of the configuration, but no settings
@@ -70,6 +71,40 @@ def parse_assignment(words: str) -> Layer:
         return {group: {key: value}}
 
 
+def settings_table() -> str:
+    """config/README.md: every setting with its default, range and meaning."""
+    lines = [
+        "# Settings",
+        "",
+        "Made from `linker/config.py` by `python -m linker.layers > config/README.md`; a test compares them.",
+        "",
+        "`config.yaml` holds only what differs from these defaults. For one run: `--set group.key=value`, or a file of",
+        "the same form with `--settings FILE`. A changed setting reruns the steps of its group and what follows them.",
+    ]
+    for name, group in Settings.model_fields.items():
+        kind = cast(type[Group], group.annotation)
+        lines += ["", f"## {name}", "", (kind.__doc__ or "").strip(), "", "| key | default | range | meaning |"]
+        lines += ["|---|---|---|---|", *(_row(key, field) for key, field in kind.model_fields.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _row(key: str, field: FieldInfo) -> str:
+    default = "" if field.default is None else f"`{field.default!r}`".replace("'", "")
+    return f"| `{key}` | {default.replace('``', '')} | {_range(field)} | {field.description} |"
+
+
+def _range(field: FieldInfo) -> str:
+    """'0 to 40', or the words that may be chosen from."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(field.annotation))
+    bounds = {
+        word: getattr(item, word) for item in field.metadata for word in ("ge", "gt", "le", "lt") if hasattr(item, word)
+    }
+    low = f"above {bounds['gt']}" if "gt" in bounds else f"{bounds.get('ge', '')}"
+    high = f"below {bounds['lt']}" if "lt" in bounds else f"{bounds.get('le', '')}"
+    return f"{low} to {high}" if bounds else ""
+
+
 def merge(low: Layer, high: Layer) -> Layer:
     """Both layers; `high` wins where a key is in both."""
     merged = dict(low)
@@ -77,3 +112,7 @@ def merge(low: Layer, high: Layer) -> Layer:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both else value
     return merged
+
+
+if __name__ == "__main__":
+    print(settings_table(), end="")

@@ -195,7 +195,7 @@ def _number(value: str, low: float, high: float) -> float:
 
 
 def _check_face(fields: Fields, column: str, value: str) -> None:
-    """'' (the only face), an index counted from 0 at the largest face, or a box x0,y0,x1,y1 in pixels."""
+    """'' (the only face), an index counted from 0 at the left, or a box x0,y0,x1,y1 in pixels."""
     numbers = re.split(r"[,;\s]+", value.strip("[]() "))
     if value and not all(re.fullmatch(r"\d{1,6}(\.\d+)?", number, re.ASCII) for number in numbers):
         numbers = []
@@ -205,7 +205,7 @@ def _check_face(fields: Fields, column: str, value: str) -> None:
     else:
         fits = not value or (len(numbers) == 1 and numbers[0].isdigit() and int(numbers[0]) <= FACE_MAX)
     if not fits:
-        raise ValueError(f"{value!r} names no face; type an index (0 = the largest) or a box in pixels: x0,y0,x1,y1")
+        raise ValueError(f"{value!r} names no face; type an index (0 = the leftmost) or a box in pixels: x0,y0,x1,y1")
     fields[column] = ",".join(numbers) if value else ""
 
 

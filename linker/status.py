@@ -41,7 +41,8 @@ def read_states(results: Path, manifest: Manifest) -> list[RowState]:
     ledger = read_ledgers(results)
     side = cache(_sidecar)  # portraits and audios are shared by many rows
     states = [_row_state(results, row, ledger, side) for row in manifest.rows]
-    return sorted([*states, *_faulty(manifest.faults)], key=lambda state: state.line)
+    faulty = _faulty(manifest.faults, {row.clip for row in manifest.rows})
+    return sorted([*states, *faulty], key=lambda state: state.line)
 
 
 def read_ledgers(results: Path) -> dict[str, dict[str, Any]]:
@@ -74,17 +75,16 @@ def _row_state(results: Path, row: Row, ledger: dict[str, dict[str, Any]], side:
     return RowState(row.clip, row.line, "waiting", next(_missing(results, row, ledger), "mux_audio"))
 
 
-def _faulty(faults: tuple[Fault, ...]) -> Iterator[RowState]:
-    """One state a faulty line; its faults in one reason."""
+def _faulty(faults: tuple[Fault, ...], taken: set[str]) -> Iterator[RowState]:
+    """One state a faulty line, its faults in one reason; named by its id unless a good row has that."""
     lines: dict[int, list[Fault]] = {}
     for fault in faults:
         lines.setdefault(fault.line, []).append(fault)
     for line, found in lines.items():
         columns = ", ".join(dict.fromkeys(fault.column for fault in found))
-        reason = "; ".join(f"{fault.column}: {fault.message}" for fault in found)
-        yield RowState(
-            next((fault.clip for fault in found if fault.clip), ""), line, "faulty", columns, "manifest", reason
-        )
+        told = [fault.message if columns == fault.column else f"{fault.column}: {fault.message}" for fault in found]
+        clip = next((fault.clip for fault in found if fault.clip not in taken), "")
+        yield RowState(clip, line, "faulty", columns, "manifest", "; ".join(told))
 
 
 def _missing(results: Path, row: Row, ledger: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -121,7 +121,8 @@ def _error_in(log: Path) -> str:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return lines[-1] if lines and lines[-1].startswith(("error: ", "bug: ")) else ""
+    last = lines[-1] if lines else ""
+    return last.removeprefix("error: ") if last.startswith(("error: ", "bug: ")) else ""
 
 
 def _sidecar(path: Path) -> dict[str, Any] | None:

@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
     manifest = read_manifest(options.manifest)
     _refuse_useless(manifest)
     with lock.held(todo.results):
-        for fault in [*manifest.faults, *media_faults(manifest, todo.settings, todo.results)]:
+        faults = [*manifest.faults, *media_faults(manifest, todo.settings, todo.results)]
+        for fault in sorted(faults, key=lambda fault: fault.line):
             print(fault, file=sys.stderr)
         began = time.monotonic()
         code = run_workflow(todo)

@@ -8,7 +8,7 @@ import pytest
 
 from linker.config import Group, Settings, load_settings, read_settings, token
 from linker.errors import SettingsError
-from linker.layers import anchored, layered, merge, parse_assignment, settings_of
+from linker.layers import anchored, layered, merge, parse_assignment, settings_of, settings_table
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = [(name, field.annotation) for name, field in Settings.model_fields.items()]
@@ -80,6 +80,11 @@ def test_weights_beside_the_user_become_absolute(tmp_path: Path) -> None:
     found = anchored(settings, tmp_path)
     assert found.generate.weights == str(tmp_path / "mine")
     assert found.language.whisper == "small"
+
+
+def test_the_table_of_settings_is_up_to_date() -> None:
+    told = "run `python -m linker.layers > config/README.md`"
+    assert (ROOT / "config" / "README.md").read_text() == settings_table(), told
 
 
 def test_the_shipped_configuration_and_profiles_are_valid() -> None:
