@@ -78,9 +78,13 @@ def run_workflow(todo: Order) -> int:
     """
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
-    had_clips = any(todo.results.glob("clips/*/generated.mkv"))
-    codes = [_run_pass(todo, settings, rows) for rows in (("new", "settled") if had_clips else ("new",))]
+    codes = [_run_pass(todo, settings, rows) for rows in _passes(todo.results)]
     return next((code for code in codes if code), 0)
+
+
+def _passes(results: Path) -> tuple[str, ...]:
+    """Where no row has a clip yet, there is nothing settled to look at."""
+    return ("new", "settled") if any(results.glob("clips/*/generated.mkv")) else ("new",)
 
 
 def _run_pass(todo: Order, settings: Path, rows: str) -> int:
@@ -108,7 +112,7 @@ def _run_pass(todo: Order, settings: Path, rows: str) -> int:
 def plan_workflow(todo: Order, folder: Path) -> Planned:
     """What Snakemake would do in `folder`. Raises EnvironmentError when it cannot tell."""
     settings = write_settings(todo, folder / ".linker" / "plan.yaml")
-    jobs = {what: why for rows in ("new", "settled") for what, why in _dry_run(todo, folder, settings, rows)}
+    jobs = {what: why for rows in _passes(folder) for what, why in _dry_run(todo, folder, settings, rows)}
     return Planned(dict(Counter(what.split()[0] for what in jobs)), list(jobs.items()))
 
 

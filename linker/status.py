@@ -38,9 +38,9 @@ class RowState:
 
 def read_states(results: Path, manifest: Manifest) -> list[RowState]:
     """The state of every row and every faulty line, in the manifest's order."""
-    ledger = read_ledgers(results)
+    ledger, shards = read_ledgers(results), _read_listings(results)
     side = cache(_sidecar)  # portraits and audios are shared by many rows
-    states = [_row_state(results, row, ledger, side) for row in manifest.rows]
+    states = [_row_state(results, row, ledger, shards, side) for row in manifest.rows]
     faulty = _faulty(manifest.faults, {row.clip for row in manifest.rows})
     return sorted([*states, *faulty], key=lambda state: state.line)
 
@@ -53,7 +53,15 @@ def read_ledgers(results: Path) -> dict[str, dict[str, Any]]:
     return entries
 
 
-def _row_state(results: Path, row: Row, ledger: dict[str, dict[str, Any]], side: Any) -> RowState:
+def _read_listings(results: Path) -> dict[str, str]:
+    """The shard of each clip, as the shards' listings say."""
+    listings = {path.stem: _sidecar(path) or {} for path in results.glob("shards/s*.json")}
+    return {entry["clip"]: shard for shard, listing in listings.items() for entry in listing.get("rows", [])}
+
+
+def _row_state(
+    results: Path, row: Row, ledger: dict[str, dict[str, Any]], shards: dict[str, str], side: Any
+) -> RowState:
     video = f"videos/{row.clip}.mp4"
     sidecars = [
         ("crop_face", side(results / "portraits" / row.portrait_id / "crop.json")),
@@ -68,7 +76,7 @@ def _row_state(results: Path, row: Row, ledger: dict[str, dict[str, Any]], side:
             return RowState(row.clip, row.line, "refused", where, refusal["kind"], refusal["reason"])
     if sidecars[-1][1] and (results / video).is_file():
         return RowState(row.clip, row.line, "done", video=video)
-    for step, log in _logs(results, row):
+    for step, log in _logs(results, row, shards):
         words = _error_in(log)
         if words:
             return RowState(row.clip, row.line, "failed", step, "error", f"{words} ({log})")
@@ -104,14 +112,13 @@ def _missing(results: Path, row: Row, ledger: dict[str, dict[str, Any]]) -> Iter
     yield from (step for step, name in finish.items() if not (clip / name).is_file())
 
 
-def _logs(results: Path, row: Row) -> Iterator[tuple[str, Path]]:
+def _logs(results: Path, row: Row, shards: dict[str, str]) -> Iterator[tuple[str, Path]]:
     """The logs of the steps a row passes, in order."""
     names = dict.fromkeys(("crop_face", "extract_masks"), row.portrait_id)
     names |= dict.fromkeys(("normalize_audio", "detect_language"), row.audio_id)
     yield from ((step, results / "logs" / step / f"{name}.log") for step, name in names.items())
-    for path in results.glob("shards/s*.json"):
-        if any(entry["clip"] == row.clip for entry in (_sidecar(path) or {}).get("rows", [])):
-            yield "generate", results / "logs" / "generate" / f"{path.stem}.log"
+    if row.clip in shards:
+        yield "generate", results / "logs" / "generate" / f"{shards[row.clip]}.log"
     yield from ((step, results / "logs" / step / f"{row.clip}.log") for step in ("collect", *FINISH))
 
 

@@ -34,7 +34,7 @@ rule generate:
     input:
         shard="shards/{shard}.json",
         prepared=shard_files,
-        weights=weights_files,
+        weights=weights_files(),
     output:
         ledger=update("shards/{shard}/ledger.json"),
     log:
@@ -60,7 +60,7 @@ rule collect:
         face=of_portrait("face.png"),
         masks=of_portrait("masks.npz"),
         driver=of_audio("driver.wav"),
-        weights=weights_files,
+        weights=weights_files(),
     output:
         generated="clips/{clip}/generated.mkv",
     log:

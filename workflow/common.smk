@@ -6,6 +6,7 @@ Reads the settings and the manifest once. Only ids that the manifest's reader ac
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from linker.config import MINI_DIR, ROOT_DIR, token
@@ -116,7 +117,8 @@ def shard_digest(wildcards):
     return digest(SHARDS[wildcards.shard], SETTINGS.generate)
 
 
-def weights_files(wildcards):
+@cache
+def weights_files():
     """The checkpoint's files: new weights make new clips."""
     folder = MINI_DIR if SETTINGS.generate.weights == "mini" else Path(SETTINGS.generate.weights)
     return sorted(str(path) for pattern in ("*.safetensors", "*.json") for path in folder.rglob(pattern))
