@@ -21,7 +21,7 @@ from linker.config import ROOT_DIR, Settings
 from linker.errors import EnvironmentError, SettingsError
 from linker.layers import anchored, layered, settings_of
 from linker.process import die_with_parent
-from linker.records import atomic
+from linker.records import atomic, read_json
 
 PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
 PROGRESS = re.compile(r"(\d+) of (\d+) steps \((\d+)%\) done")
@@ -78,8 +78,16 @@ def run_workflow(todo: Order) -> int:
     """
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
+    _forget_lost_videos(todo.results / "videos")
     codes = [_run_pass(todo, settings, rows) for rows in _passes(todo.results)]
     return next((code for code in codes if code), 0)
+
+
+def _forget_lost_videos(folder: Path) -> None:
+    """Snakemake knows a deliverable by its sidecar; one whose video was deleted is to be made again."""
+    for sidecar in folder.glob("*.json"):
+        if not sidecar.with_suffix(".mp4").exists() and not read_json(sidecar).get("refusal"):
+            sidecar.unlink()
 
 
 def _passes(results: Path) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 Inputs: clips/{clip}/generated.mkv, the portrait's preparation, the portrait and the audio as they came.
 Outputs: clips/{clip}/ stable.mkv, upscaled.mkv; videos/{clip}.mp4 and videos/{clip}.json (provenance and checks).
-The viewer hears the row's own audio, not the 16 kHz copy that the model hears.
+The viewer hears the row's own audio, not the 16 kHz copy that the model hears. Of a deliverable only the sidecar, which is
+written last, is declared: a job that fails loses its declared outputs, and the last good video must survive a failed rerun.
 """
 
 
@@ -68,7 +69,6 @@ rule mux_audio:
         language=of_audio("language.json"),
         awaited=awaited_ledger,
     output:
-        video="videos/{clip}.mp4",
         sidecar="videos/{clip}.json",
     log:
         "logs/mux_audio/{clip}.log",
@@ -83,11 +83,12 @@ rule mux_audio:
     params:
         row=delivery,
         ledger=row_ledger,
+        video="videos/{clip}.mp4",
         settings=token(SETTINGS.finish),
     message:
         "mux_audio {wildcards.clip}"
     shell:
         "python -P -m linker.cli mux_audio --log {log:q} --upscaled {input.upscaled:q} --portrait {input.portrait:q}"
         " --crop {input.crop:q} --masks {input.masks:q} --audio {input.audio:q} --loudness {input.loudness:q}"
-        " --language {input.language:q} --ledger {params.ledger:q} --video {output.video:q}"
+        " --language {input.language:q} --ledger {params.ledger:q} --video {params.video:q}"
         " --sidecar {output.sidecar:q} --row {params.row:q} --settings {params.settings:q}"

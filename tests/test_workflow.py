@@ -151,6 +151,23 @@ def test_a_missing_tool_is_the_environments_fault_and_the_others_are_delivered(w
     assert [path.name for path in workshop.results.glob("videos/*.mp4")] == ["r1.mp4"]
 
 
+def test_the_last_good_video_survives_a_failed_rerun(workshop: Workshop) -> None:
+    portraits_and_audios(workshop)
+    manifest, video = workshop.manifest(LINES[0]), workshop.results / "videos" / "r1.mp4"
+    assert workshop.run(manifest).returncode == 0
+    before = video.read_text()
+    workshop.file("s1.wav", "ends too soon")
+    for _ in range(2):
+        assert workshop.run(manifest).returncode == 3
+        assert video.read_text() == before
+    workshop.file("s1.wav", "mended")
+    assert workshop.run(manifest).returncode == 0
+    assert "mended" in video.read_text()
+    video.unlink()
+    assert workshop.run(manifest).returncode == 0
+    assert "mended" in video.read_text()
+
+
 def test_retry_forgets_refusals(workshop: Workshop) -> None:
     portraits_and_audios(workshop)
     manifest = workshop.manifest(*LINES[2:])

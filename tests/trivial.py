@@ -17,7 +17,7 @@ from linker.config import (
     LanguageSettings,
     LimitSettings,
 )
-from linker.errors import EnvironmentError
+from linker.errors import EnvironmentError, LinkerError
 from linker.manifest import read_manifest
 from linker.records import Refusal, atomic, read_json, write_json
 from linker.status import read_states
@@ -103,6 +103,8 @@ def mux_audio(
     row: str,
     settings: FinishSettings,
 ) -> None:
+    if audio.read_text().startswith("ends too soon"):
+        raise LinkerError("the sound ends too soon")
     _write(video, upscaled.read_text())
     write_json(sidecar, {"refusal": None, **json.loads(row)})
 

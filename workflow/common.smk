@@ -97,11 +97,11 @@ def is_settled(clip):
 
 
 def wanted_files():
-    """What `all` makes: every row's video; by the choice of `python3 -m linker run`, of new or of settled rows alone."""
+    """What `all` makes: every row's video and sidecar; by the choice of `python3 -m linker run`, of new or of settled rows alone."""
     chosen = config.get("rows", "all")
     clips = [clip for clip in ROWS if chosen == "all" or is_settled(clip) == (chosen == "settled")]
     ledgers = [] if chosen == "settled" else [f"shards/{shard}/ledger.json" for shard in SHARDS]
-    return ledgers + [f"videos/{clip}.mp4" for clip in clips]
+    return ledgers + [f"videos/{clip}.json" for clip in clips]
 
 
 def shard_files(wildcards):

@@ -1,0 +1,75 @@
+"""verify: tells exactly what differs from what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from linker.errors import EnvironmentError
+from linker.media import encode_video, frame_md5, pcm_md5, write_wav
+from linker.records import read_json, sha256_file, write_json
+from linker.verify import verify_folder
+
+
+def deliver(video: Path, audio: Path, level: int) -> None:
+    """A quarter of a second of grey with sound."""
+    frames = (np.full((32, 32, 3), level, np.uint8) for _ in range(6))
+    encode_video(frames, video, 32, 32, audio, "en", 20, 64, {}, frame_count=6)
+
+
+@pytest.fixture
+def results(tmp_path: Path, write_manifest: Callable[..., Path]) -> Path:
+    """A results folder with one deliverable that is as recorded."""
+    manifest = write_manifest("clip,portrait,audio\na,p.png,a.wav\n")
+    write_wav(tmp_path / "a.wav", np.sin(np.arange(3840) / 9).astype(np.float32) / 4, 16_000)
+    folder = tmp_path / "out"
+    (folder / "videos").mkdir(parents=True)
+    (folder / "settings.yaml").write_text(f"manifest: {manifest}\n")
+    video = folder / "videos" / "a.mp4"
+    deliver(video, tmp_path / "a.wav", 90)
+    inputs = {"portrait": tmp_path / "p.png", "audio": tmp_path / "a.wav"}
+    told = {name: {"file": path.name, "sha256": sha256_file(path)} for name, path in inputs.items()}
+    write_json(video.with_suffix(".json"), {"frame_md5": frame_md5(video), "pcm_md5": pcm_md5(video), "inputs": told})
+    return folder
+
+
+def test_what_is_as_recorded_passes(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify_folder(results) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_changed_input_is_told(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.png").write_bytes(b"another portrait")
+    assert verify_folder(results) == 4
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith(f"a: portrait {tmp_path / 'p.png'}: SHA-256")
+
+
+def test_other_pictures_and_other_sound_are_told(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deliver(results / "videos" / "a.mp4", tmp_path / "a.wav", 120)
+    assert verify_folder(results) == 4
+    assert ["frame_md5" in line for line in capsys.readouterr().out.splitlines()] == [True]
+    sidecar = results / "videos" / "a.json"
+    write_json(sidecar, {**read_json(sidecar), "frame_md5": frame_md5(sidecar.with_suffix(".mp4")), "pcm_md5": "0"})
+    assert verify_folder(results) == 4
+    assert ["pcm_md5" in line for line in capsys.readouterr().out.splitlines()] == [True]
+
+
+def test_a_broken_or_missing_video_is_told(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = results / "videos" / "a.mp4"
+    video.write_bytes(video.read_bytes()[:100])
+    assert verify_folder(results) == 4
+    video.unlink()
+    assert verify_folder(results) == 4
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_folder_without_deliverables_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentError, match="found no videos"):
+        verify_folder(tmp_path)
