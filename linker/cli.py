@@ -7,6 +7,7 @@ token. 0 done, 1 a bug, 2 bad settings or manifest, 3 environment, 4 finished wi
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import inspect
 import json
@@ -23,7 +24,7 @@ from typing import Any, NoReturn, TextIO
 
 from linker import process
 from linker.config import Group, LaunchSettings, Settings, read_settings
-from linker.errors import LinkerError, SettingsError
+from linker.errors import EnvironmentError, LinkerError, SettingsError
 
 STEPS = {
     "normalize_audio": "linker.audio",
@@ -39,6 +40,7 @@ STEPS = {
     "report": "linker.report",
 }
 LAUNCHED = ("generate",)  # steps whose work goes where the launch settings say
+MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 Step = Callable[..., None]
 
@@ -52,21 +54,24 @@ def main(words: list[str] | None = None) -> int:
             return _run_step(words[0], words[1:])
         options = verb_parser().parse_args(words)
         return int(options.verb(options))
-    except LinkerError as error:
-        return _say(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        return _fail(words[0], error, sys.stderr, "")
 
 
-def _say(error: LinkerError) -> int:
-    if os.environ.get("LINKER_DEBUG") == "1":
-        traceback.print_exc()
-    print(f"error: {error}", file=sys.stderr)
-    return error.exit_code
+def as_expected(error: Exception) -> LinkerError | None:
+    """The error as people are told it; a full disk or a folder that may not be written is the machine's fault."""
+    if isinstance(error, LinkerError):
+        return error
+    if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+        where = error.filename or "the results folder"
+        return EnvironmentError(f"{where}: {error.strerror}; make room or allow writing, and run again")
+    return None
 
 
 def verb_parser() -> argparse.ArgumentParser:
@@ -93,19 +98,21 @@ def _run_step(name: str, words: list[str]) -> int:
         try:
             function: Step = getattr(importlib.import_module(STEPS[name]), name)
             _execute(name, partial(function, **step_arguments(name, function, words)), log)
-        except LinkerError as error:
-            if log:
-                traceback.print_exc()
-                _tell(outside, f"error: {error}")
-            return _say(error)
         except Exception as error:
-            traceback.print_exc()
-            told = f"bug: {name}: {type(error).__name__}: {error}"
-            print(told, file=sys.stderr)
-            if log:
-                _tell(outside, f"{told} ({log})")
-            return 1
+            return _fail(name, error, outside, log)
     return 0
+
+
+def _fail(name: str, error: Exception, outside: TextIO, log: str) -> int:
+    """The traceback into the log, one line to people and to the log; the exit code."""
+    expected = as_expected(error)
+    told = f"error: {expected}" if expected else f"bug: {name}: {type(error).__name__}: {error}"
+    if log or not expected or os.environ.get("LINKER_DEBUG") == "1":
+        traceback.print_exc()
+    print(told, file=sys.stderr)
+    if log:
+        _tell(outside, told if expected else f"{told} ({log})")
+    return expected.exit_code if expected else 1
 
 
 def _tell(outside: TextIO, words: str) -> None:

@@ -92,6 +92,11 @@ def call_failing(folder: Path, error: str, *words: str) -> subprocess.CompletedP
         ("pass", 0, ""),
         ("raise EnvironmentError('no tool')", 3, "error: no tool"),
         ("raise RowsFailed('r: no face')", 4, "error: r: no face"),
+        (
+            "raise OSError(28, 'No space left on device', 'out.mkv')",
+            3,
+            "error: out.mkv: No space left on device; make room",
+        ),
         ("1 / 0", 1, "bug: collect: ZeroDivisionError: division by zero"),
     ],
 )
