@@ -31,6 +31,7 @@ include: "rules/face.smk"
 include: "rules/generate.smk"
 include: "rules/finish.smk"
 include: "rules/report.smk"
+include: "rules/train.smk"
 
 
 rule all:

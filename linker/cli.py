@@ -38,6 +38,12 @@ STEPS = {
     "upscale_video": "linker.upscale",
     "mux_audio": "linker.deliver",
     "report": "linker.report",
+    "draw_videos": "linker.train.steps",
+    "train_codec": "linker.train.steps",
+    "train_speech": "linker.train.steps",
+    "encode_videos": "linker.train.steps",
+    "train_stage1": "linker.train.steps",
+    "train_stage2": "linker.train.steps",
 }
 LAUNCHED = ("generate",)  # steps whose work goes where the launch settings say
 MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)

@@ -113,6 +113,20 @@ class LaunchSettings(Group):
     time_min: int = Field(240, ge=1, le=43_200, description="time limit a worker, minutes")
 
 
+class TrainSettings(Group):
+    """train: the embedded mini model from data that this project draws and speaks."""
+
+    videos: int = Field(760, ge=4, le=1_000_000, description="drawn training videos of about 2.6 s")
+    utterances: int = Field(3000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
+    codec_steps: int = Field(3200, ge=1, le=10_000_000, description="steps of the image codec, 8 crops each")
+    speech_steps: int = Field(1600, ge=1, le=10_000_000, description="steps of the speech encoder, 16 pieces each")
+    stage1_steps: int = Field(1500, ge=1, le=10_000_000, description="steps of stage 1")
+    stage1_batch: int = Field(16, ge=1, le=4096, description="frames a step in stage 1")
+    stage2_steps: int = Field(3000, ge=1, le=10_000_000, description="steps of stage 2")
+    stage2_batch: int = Field(2, ge=1, le=4096, description="windows of 12 + 4 frames a step in stage 2")
+    learning_rate: float = Field(4e-4, gt=0, le=1, description="of both stages (the paper's 1e-5 is for base)")
+
+
 class Settings(Group):
     """All groups; `results` and `manifest` are given by `linker run`."""
 
@@ -124,6 +138,7 @@ class Settings(Group):
     background: BackgroundSettings = BackgroundSettings()
     finish: FinishSettings = FinishSettings()
     launch: LaunchSettings = LaunchSettings()
+    train: TrainSettings = TrainSettings()
 
 
 def read_settings(values: dict[str, Any], where: str) -> Settings:

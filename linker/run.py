@@ -25,6 +25,7 @@ from linker.records import atomic, read_json
 
 PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
 PROGRESS = re.compile(r"(\d+) of (\d+) steps \((\d+)%\) done")
+TRAINED = "training/mini/lingualinker.json"  # the last file of rules/train.smk
 PROGRESS_STEP = 5  # percent between two lines
 Child = subprocess.Popen[str]
 INTERRUPT_S = 15  # how long Snakemake may take to clean up after Ctrl-C
@@ -95,10 +96,17 @@ def _passes(results: Path) -> tuple[str, ...]:
     return ("new", "settled") if any(results.glob("clips/*/generated.mkv")) else ("new",)
 
 
-def _run_pass(todo: Order, settings: Path, rows: str) -> int:
+def run_training(todo: Order) -> int:
+    """Make the training rules' last file, training/mini/lingualinker.json; Snakemake's exit code."""
+    todo.results.mkdir(parents=True, exist_ok=True)
+    settings = write_settings(todo, todo.results / "settings.yaml")
+    return _run_pass(todo, settings, "all", TRAINED)
+
+
+def _run_pass(todo: Order, settings: Path, rows: str, *targets: str) -> int:
     """Run Snakemake to its end; its exit code. Ctrl-C is passed on once, and everything it started ends with it."""
     began = time.time()
-    words = _command(todo, todo.results, settings, rows)
+    words = [*_command(todo, todo.results, settings, rows), *targets]
     child = subprocess.Popen(
         [*words, "--quiet", "rules", "host", "reason", "--no-hooks"],
         cwd=ROOT_DIR,
@@ -109,7 +117,7 @@ def _run_pass(todo: Order, settings: Path, rows: str) -> int:
         start_new_session=True,
         preexec_fn=_end_with_parent,
     )
-    with _followed(todo.results / "logs" / "generate", began), _draining(child), _condensed(child):
+    with _followed(todo.results / "logs", began), _draining(child), _condensed(child):
         try:
             return child.wait()
         except KeyboardInterrupt:
@@ -233,7 +241,7 @@ def _follow(folder: Path, began: float, stop: threading.Event) -> None:
     shown: dict[Path, int] = {}
     while True:
         last = stop.wait(1.0)
-        for path in sorted(folder.glob("*.log")):
+        for path in sorted([*folder.glob("generate/*.log"), *folder.glob("*.log")]):
             if path.stat().st_mtime >= began:
                 shown[path] = _show_new(path, shown.get(path, 0))
         if last:

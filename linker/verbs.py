@@ -1,4 +1,4 @@
-"""What people type: demo, test, plan, run, status, retry, weights, bench, verify. Each returns its exit code."""
+"""What people type: demo, test, plan, run, status, retry, train, weights, bench, verify. Each returns its exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from linker.errors import EnvironmentError, ManifestError
 from linker.manifest import is_whole_file, read_manifest
 from linker.plan import make_plan, media_faults, to_json, to_text
 from linker.records import Manifest, Row, read_json, write_json
-from linker.run import Order, order, run_workflow
+from linker.run import TRAINED, Order, order, run_training, run_workflow
 from linker.status import RowState, counts, read_states, table
 
 DEMO = ROOT_DIR / "workflow" / "resources" / "demo" / "manifest.csv"
@@ -138,11 +138,20 @@ def forget(results: Path, row: Row) -> None:
             path.parent.with_suffix(".json").unlink(missing_ok=True)
 
 
+def train(options: argparse.Namespace) -> int:
+    """Train the mini model from data drawn and spoken here: hours; run again to continue."""
+    todo = _order(argparse.Namespace(**{**vars(options), "manifest": DEMO}))
+    with lock.held(todo.results):
+        code = run_training(todo)
+    print(f"weights: {(todo.results / TRAINED).parent}" if not code else f"not finished; see {todo.results / 'logs'}")
+    return EnvironmentError.exit_code if code else 0
+
+
 def weights(options: argparse.Namespace) -> int:
     """Check a checkpoint folder and tell what is in it; without one, the embedded weights."""
     from linker.model.lingualinker import describe
 
-    print(describe(options.folder or MINI_DIR))
+    print(json.dumps(describe(options.folder or MINI_DIR), indent=1))
     return 0
 
 
@@ -187,6 +196,11 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     _add_how(parser)
 
 
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", type=Path, default=Path("results"), help="(results)")
+    _add_how(parser)
+
+
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -228,6 +242,7 @@ VERBS: dict[str, tuple[Arguments, Verb]] = {
     "run": (_add_run, run),
     "status": (_add_status, status),
     "retry": (_add_retry, retry),
+    "train": (_add_train, train),
     "weights": (_add_weights, weights),
     "bench": (_add_bench, bench),
     "verify": (_add_verify, verify),

@@ -70,7 +70,7 @@ def train_codec(videos: Path, folder: Path, codec: Path, steps: int, batch: int 
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = torch.Generator().manual_seed(step)
-        wanted = draw_crops(frame_files(videos), step, batch, 96).contiguous(memory_format=torch.channels_last)
+        wanted = draw_crops(frame_files(videos), step, batch, 128).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             latent = net.encode(wanted).latent
             noisy = latent + LATENT_NOISE * torch.randn(latent.shape, generator=rng)

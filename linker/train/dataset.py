@@ -95,7 +95,8 @@ class Windows:
         reach = self.arch.audio_context // 2
         heard = np.clip(np.arange(start - reach, start + frames + reach), 0, length - 1)
         masks = union(self.masks[video][start : start + frames].astype(np.float32))
-        return latents[start : start + frames], reference, preceding.astype(np.float16), masks, self.speech[video][heard]
+        target, speech = latents[start : start + frames], self.speech[video][heard]
+        return target, reference, preceding.astype(np.float16), masks, speech
 
 
 def union(masks_F3hw: np.ndarray) -> np.ndarray:

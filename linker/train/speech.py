@@ -65,7 +65,7 @@ class Listener(nn.Module):
 
 
 def write_pool(path: Path, count: int, seed: int) -> None:
-    """Speak `count` utterances once: crops of CROP_S seconds (count, n) float16 and their classes (count, 50 a second)."""
+    """Speak `count` utterances once: CROP_S seconds of each, (count, n) float16, and the class of every 20 ms."""
     samples = np.zeros((count, round(CROP_S * SAMPLE_RATE_HZ)), np.float16)
     classes = np.zeros((count, round(CROP_S * 50)), np.int8)
     for i in range(count):

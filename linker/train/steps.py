@@ -1,0 +1,99 @@
+"""The training rules' steps, in order: videos, codec, speech encoder, encoded videos, stage 1, stage 2.
+
+Each writes one small file when it is done, and keeps its resumable state in a folder beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from linker.backends import load_codec, load_speech_encoder
+from linker.config import TrainSettings
+from linker.model.architecture import MINI, Architecture
+from linker.model.lingualinker import LinguaLinker
+from linker.records import read_json, write_json
+from linker.synth.video import draw_videos as draw_range
+from linker.train import codec as codec_module
+from linker.train import speech as speech_module
+from linker.train.dataset import encode_videos as encode_range
+from linker.train.stages import stage_1, stage_2, train_stage
+
+
+def draw_videos(videos: Path, settings: TrainSettings) -> None:
+    """Draw and speak the training videos into the folder of the listing `videos`."""
+    draw_range(videos.parent, settings.videos)
+    write_json(videos, {"videos": settings.videos})
+
+
+def train_codec(videos: Path, codec: Path, settings: TrainSettings) -> None:
+    """Train the image codec; `codec` is the config.json of its diffusers folder."""
+    use_cores()
+    state = codec.parent.with_name("codec.state")
+    codec_module.train_codec(videos.parent, state, codec.parent, settings.codec_steps)
+
+
+def train_speech(speech: Path, settings: TrainSettings) -> None:
+    """Warm the speech encoder up; `speech` is the config.json of its transformers folder."""
+    use_cores()
+    state = speech.parent.with_name("speech.state")
+    speech_module.train_speech(state, speech.parent, settings.utterances, settings.speech_steps)
+
+
+def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> None:
+    """Encode the videos once for both stages; `encoded` also holds the latents' statistics."""
+    use_cores()
+    net, encoder = load_codec(codec.parent), load_speech_encoder(speech.parent)
+    net.to(memory_format=torch.channels_last)
+    encode_range(videos.parent, net, encoder, encoded.parent)
+    mean, std = codec_module.latent_statistics(net, videos.parent)
+    write_json(encoded, {"latent_mean": mean, "latent_std": std})
+
+
+def train_stage1(encoded: Path, stage1: Path, settings: TrainSettings) -> None:
+    """Stage 1: both nets on single frames. `stage1` is the finished stage's checkpoint card."""
+    use_cores()
+    torch.manual_seed(0)
+    model = LinguaLinker(architecture(encoded))
+    stage = stage_1(settings.stage1_steps, settings.stage1_batch, settings.learning_rate)
+    train_stage(model, stage, encoded.parent, stage1.parent)
+    model.save_pretrained(stage1.parent, {"stage": 1, **settings.model_dump()}, torch.float32)
+
+
+def train_stage2(
+    encoded: Path, stage1: Path, codec: Path, speech: Path, weights: Path, settings: TrainSettings
+) -> None:
+    """Stage 2: windows with time and speech. `weights` is the card of the checkpoint that generation loads."""
+    use_cores()
+    model = LinguaLinker.from_pretrained(stage1.parent).train()
+    stage = stage_2(settings.stage2_steps, settings.stage2_batch, settings.learning_rate)
+    train_stage(model, stage, encoded.parent, weights.parent.with_name("stage2"))
+    for part in (codec, speech):
+        copy_part(part.parent, weights.parent / part.parent.name)
+    model.save_pretrained(weights.parent, {"stage": 2, **settings.model_dump()})
+
+
+def architecture(encoded: Path) -> Architecture:
+    """The mini architecture with the statistics of this codec's latents."""
+    statistics = read_json(encoded)
+    return Architecture.model_validate(MINI.model_dump() | statistics)
+
+
+def copy_part(source: Path, target: Path) -> None:
+    """Put a trained network beside the model, in half precision."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(source, target, dirs_exist_ok=True)
+    for path in target.glob("*.safetensors"):
+        tensors = {name: value.half().contiguous() for name, value in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
+
+
+def use_cores() -> None:
+    """As many threads as the job has cores."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+
