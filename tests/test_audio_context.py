@@ -1,0 +1,55 @@
+"""Audio tokens: each frame hears itself and its neighbours, at the right time, however long the recording."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linker.model.audio_context import AudioProjector, encode_speech, pad_context, to_frames
+from tests.tiny import tiny_speech
+
+
+@given(st.integers(1, 30), st.sampled_from([1, 3, 5, 7]))
+def test_a_frame_gets_its_neighbours_in_order(frames: int, context: int) -> None:
+    numbers = torch.arange(frames, dtype=torch.float32)[None, :, None]
+    blocks = pad_context(numbers, context).unfold(1, context, 1)[0, :, 0]
+    for frame in range(frames):
+        wanted = [min(max(frame + offset, 0), frames - 1) for offset in range(-(context // 2), context // 2 + 1)]
+        assert blocks[frame].tolist() == wanted
+
+
+def test_blocks_have_the_papers_shape() -> None:
+    projector = AudioProjector(24, 12, 5)
+    assert projector(pad_context(torch.randn(2, 9, 24), 5)).shape == (2, 9, 5, 12)
+
+
+def test_a_moved_context_gives_moved_blocks() -> None:
+    projector = AudioProjector(24, 12, 5)
+    speech = torch.randn(1, 20, 24)
+    whole, part = projector(speech), projector(speech[:, 4:])
+    torch.testing.assert_close(whole[:, 4:], part)
+
+
+@given(st.integers(2, 400), st.integers(1, 200))
+def test_interpolation_keeps_time(states: int, frames: int) -> None:
+    ramp = (torch.arange(states, dtype=torch.float32)[None, :, None] + 0.5) / states
+    found = to_frames(ramp, frames)[0, :, 0]
+    wanted = ((torch.arange(frames) + 0.5) / frames).clamp(0.5 / states, 1 - 0.5 / states)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=2e-3)
+
+
+def test_long_recordings_are_heard_like_short_ones() -> None:
+    """Two pieces of 30 s: far from the joint, chunked equals whole; near it within what two seconds of context give."""
+    encoder = tiny_speech()
+    samples = torch.randn(16_000 * 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = encode_speech(encoder, samples, 1000)
+        short = encode_speech(encoder, samples[: 16_000 * 2], 50)
+    assert found.shape == (1, 1000, 24)
+    assert short.shape == (1, 50, 24)
+
+
+def test_a_tenth_of_a_second_is_enough() -> None:
+    with torch.no_grad():
+        assert encode_speech(tiny_speech(), torch.randn(600), 1).shape == (1, 1, 24)

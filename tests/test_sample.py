@@ -1,0 +1,129 @@
+"""Windows: noise from (seed, window), exact guidance, seams, the background that stays."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linker.model.audio_context import pad_context
+from linker.model.lingualinker import LinguaLinker
+from linker.model.masks import background_of, ranged_masks, scale_area
+from linker.model.sample import (
+    SAMPLERS, ClipConditions, Sampling, make_scheduler, noise_of, sample_clip, window_count,
+)  # fmt: skip
+from tests.tiny import tiny_conditions, tiny_model
+
+FRAMES = 30
+
+
+@pytest.fixture(scope="module")
+def model() -> LinguaLinker:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def clip(model: LinguaLinker) -> ClipConditions:
+    given = tiny_conditions(model, frames=FRAMES + 6)
+    with torch.no_grad():
+        return ClipConditions(
+            given["portrait"],
+            model.read_portrait(given["portrait"]),
+            model.mask_pyramid(given["masks"]),
+            given["scales"],
+            pad_context(torch.randn(1, 36, 24, generator=torch.Generator().manual_seed(0)), 5),
+            torch.zeros(1, 1, 8, 8).index_fill_(3, torch.tensor([0, 1]), 1.0),
+        )
+
+
+def made(model: LinguaLinker, clip: ClipConditions, seed: int = 1, first: int = 0, before=None, **how) -> torch.Tensor:
+    sampling = Sampling(**{"steps": 2, "guidance_scale": 2.0, **how})
+    windows = list(sample_clip(model, clip, FRAMES, seed, sampling, first, before))
+    assert [number for number, _ in windows] == list(range(first, 3))
+    return torch.cat([latents for _, latents in windows], dim=1)
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(0, 10_000))
+def test_noise_is_a_function_of_seed_and_window(seed: int, window: int) -> None:
+    assert torch.equal(noise_of(seed, window, (4,)), noise_of(seed, window, (4,)))
+    assert not torch.equal(noise_of(seed, window, (4,)), noise_of(seed, window + 1, (4,)))
+    assert not torch.equal(noise_of(seed, window, (4,)), noise_of(seed + 1, window, (4,)))
+
+
+@given(st.integers(1, 10_000), st.integers(1, 64))
+def test_windows_cover_every_frame(frames: int, window: int) -> None:
+    count = window_count(frames, window)
+    assert (count - 1) * window < frames <= count * window
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_gives_the_same_frames_again(model: LinguaLinker, clip: ClipConditions, sampler: str) -> None:
+    first, second = made(model, clip, sampler=sampler), made(model, clip, sampler=sampler)
+    assert torch.equal(first, second)
+    assert torch.isfinite(first).all()
+
+
+def test_a_clip_continues_where_it_stopped(model: LinguaLinker, clip: ClipConditions) -> None:
+    whole = made(model, clip)
+    rest = made(model, clip, first=1, before=whole[:, :12])
+    assert torch.equal(whole[:, 12:], rest)
+
+
+def test_each_window_sees_the_one_before(model: LinguaLinker, clip: ClipConditions) -> None:
+    whole = made(model, clip)
+    other = made(model, clip, first=1, before=whole[:, :12] + 1)
+    assert not torch.equal(whole[:, 12:], other)
+
+
+def test_guidance_one_needs_no_second_half(model: LinguaLinker, clip: ClipConditions) -> None:
+    calls = []
+    hook = model.denoising.register_forward_hook(lambda *_: calls.append(1))
+    made(model, clip, guidance_scale=1.0)
+    hook.remove()
+    assert len(calls) == 2 * 3  # steps x windows
+
+
+def test_zero_strength_freezes_the_background(model: LinguaLinker, clip: ClipConditions) -> None:
+    frozen = made(model, clip, background_strength=0.0)
+    still = clip.portrait[:, None, :, :, :2].expand(-1, 36, -1, -1, -1)
+    assert torch.equal(frozen[..., :2], still)
+    assert not torch.equal(frozen[..., 3:], made(model, clip)[..., 3:])
+
+
+def test_the_last_timestep_has_no_signal() -> None:
+    scheduler = make_scheduler("ddim", 4)
+    assert scheduler.alphas_cumprod[-1] < 1e-6
+    assert scheduler.timesteps[0] == 999
+
+
+@given(st.floats(0.3, 3.0))
+def test_range_scales_the_area(area: float) -> None:
+    mask = torch.zeros(96, 96)
+    mask[40:56, 36:60] = 1
+    assert scale_area(mask, area).sum() == pytest.approx(float(mask.sum()) * area, rel=0.15)
+
+
+@given(st.tuples(*[st.floats(0.2, 3.0)] * 3))
+def test_ranged_masks_stay_disjoint(ranges: tuple[float, float, float]) -> None:
+    masks = torch.zeros(3, 64, 64)
+    masks[1, 40:48, 24:40] = 1
+    masks[2, 20:28, 18:46] = 1
+    masks[0, 10:56, 12:52] = 1
+    masks[0] -= masks[1] + masks[2]
+    ranged = ranged_masks(masks, ranges)
+    assert ranged.min() >= 0
+    assert ranged.sum(0).max() <= 1 + 1e-5
+
+
+def test_unchanged_ranges_change_nothing() -> None:
+    masks = torch.softmax(torch.randn(4, 16, 16), 0)[:3]
+    assert torch.equal(ranged_masks(masks, (1.0, 1.0, 1.0)), masks)
+
+
+def test_background_is_far_from_the_head() -> None:
+    masks = torch.zeros(3, 64, 64)
+    masks[0, 20:44, 20:44] = 1
+    weight = background_of(masks, 16)[0, 0]
+    assert weight[8, 8] == 0
+    assert weight[0, 0] == 1
