@@ -44,8 +44,12 @@ class AudioSettings(Group):
     """normalize_audio: what the model hears."""
 
     target_lufs: float = Field(-23.0, ge=-40, le=-10, description="EBU R128 loudness of the driver, LUFS")
-    silence_lufs: float = Field(-60.0, ge=-90, le=-30, description="at or below this loudness the audio counts as silent")
-    speech_threshold: float = Field(0.5, gt=0, lt=1, description="voice activity: probability from which a frame is speech")
+    silence_lufs: float = Field(
+        -60.0, ge=-90, le=-30, description="at or below this loudness the audio counts as silent"
+    )
+    speech_threshold: float = Field(
+        0.5, gt=0, lt=1, description="voice activity: probability from which a frame is speech"
+    )
 
 
 class LanguageSettings(Group):
@@ -62,11 +66,15 @@ class FaceSettings(Group):
 
     min_confidence: float = Field(0.5, ge=0.1, le=0.99, description="face detector's confidence")
     min_face_px: int = Field(40, ge=16, le=1024, description="smallest accepted face height, source pixels")
-    crop_scale: float = Field(2.0, ge=1.2, le=4, description="side of the square crop, in face heights (hair to chin inside)")
-    crop_up: float = Field(0.12, ge=-0.5, le=0.5, description="centre of the crop above the face's centre, in face heights")
-    mouth_margin: float = Field(0.08, ge=0, le=0.5, description="dilation of the mouth mask, in face heights")
-    eyes_margin: float = Field(0.04, ge=0, le=0.5, description="dilation of the eyes mask, in face heights")
-    head_margin: float = Field(0.08, ge=0, le=0.5, description="dilation of the head mask, in face heights")
+    crop_scale: float = Field(
+        2.4, ge=1.2, le=4, description="side of the square crop, in face heights (hair to chin inside)"
+    )
+    crop_up: float = Field(
+        0.12, ge=-0.5, le=0.5, description="centre of the crop above the face's centre, in face heights"
+    )
+    mouth_margin: float = Field(0.06, ge=0, le=0.5, description="dilation of the mouth mask, in face heights")
+    eyes_margin: float = Field(0.055, ge=0, le=0.5, description="dilation of the eyes mask, in face heights")
+    head_margin: float = Field(0.12, ge=0, le=0.5, description="dilation of the head mask, in face heights")
 
 
 class GenerateSettings(Group):
@@ -75,12 +83,20 @@ class GenerateSettings(Group):
     weights: str = Field("mini", description="'mini' (embedded) or a folder with a LinguaLinker checkpoint")
     preset: Literal["quality", "balanced", "draft"] = Field("balanced", description="steps and guidance as a bundle")
     steps: int | None = Field(None, ge=1, le=1000, description="denoising steps; empty = the preset's")
-    guidance_scale: float | None = Field(None, ge=1, le=20, description="classifier-free guidance; empty = the preset's")
+    guidance_scale: float | None = Field(
+        None, ge=1, le=20, description="classifier-free guidance; empty = the preset's"
+    )
     sampler: Literal["ddim", "unipc", "lcm", "tcd"] = Field("ddim", description="diffusers scheduler")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="auto = bfloat16 where the processor has it")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto = bfloat16 where the processor has it"
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of rows that name none")
-    background_strength: float = Field(1.0, ge=0, le=1, description="section 3.2: 1 = off, 0 = background frozen to the portrait's")
-    shards: int = Field(1, ge=1, le=1000, description="groups of rows; each loads the model once and is one worker's work")
+    background_strength: float = Field(
+        1.0, ge=0, le=1, description="section 3.2: 1 = off, 0 = background frozen to the portrait's"
+    )
+    shards: int = Field(
+        1, ge=1, le=1000, description="groups of rows; each loads the model once and is one worker's work"
+    )
 
 
 class BackgroundSettings(Group):
@@ -88,15 +104,21 @@ class BackgroundSettings(Group):
 
     feather: float = Field(0.05, ge=0, le=0.5, description="feather of the head mask, in crop sides")
     margin: float = Field(0.02, ge=0, le=0.5, description="dilation of the head mask before the feather, in crop sides")
-    follow: float = Field(0.15, ge=0, le=1, description="how far beyond the mask the blend follows a moved head, in crop sides")
+    follow: float = Field(
+        0.15, ge=0, le=1, description="how far beyond the mask the blend follows a moved head, in crop sides"
+    )
 
 
 class FinishSettings(Group):
     """upscale_video and mux_audio: the deliverable."""
 
-    layout: Literal["portrait", "crop"] = Field("portrait", description="paste back into the whole portrait, or the crop alone")
+    layout: Literal["portrait", "crop"] = Field(
+        "portrait", description="paste back into the whole portrait, or the crop alone"
+    )
     max_side_px: int = Field(1080, ge=128, le=7680, description="longest side of the deliverable, pixels")
-    paste_feather: float = Field(0.05, ge=0, le=0.5, description="feather where the crop melts into the portrait, in crop sides")
+    paste_feather: float = Field(
+        0.05, ge=0, le=0.5, description="feather where the crop melts into the portrait, in crop sides"
+    )
     crf: int = Field(17, ge=0, le=40, description="x264 constant rate factor")
     audio_kbps: int = Field(192, ge=32, le=512, description="AAC bit rate")
 
@@ -104,7 +126,9 @@ class FinishSettings(Group):
 class LaunchSettings(Group):
     """Where GPU work runs; the slurm/ profile overrides these and nothing else does."""
 
-    cluster: Literal["debug", "local", "slurm"] = Field("debug", description="debug = in this process, local = submitit processes, slurm")
+    cluster: Literal["debug", "local", "slurm"] = Field(
+        "debug", description="debug = in this process, local = submitit processes, slurm"
+    )
     partition: str = Field("", description="SLURM partition; empty = the cluster's default")
     account: str = Field("", description="SLURM account")
     gpus: int = Field(0, ge=0, le=16, description="GPUs a worker")
@@ -163,7 +187,7 @@ def load_settings(path: Path) -> Settings:
 
 
 def token(group: Group) -> str:
-    """One JSON token of a group, keys sorted: what rules carry in `params`, so that a changed setting reruns its step."""
+    """One JSON token of a group, keys sorted: what rules carry in `params`: a changed setting reruns its step."""
     return json.dumps(group.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
 

@@ -25,7 +25,7 @@ class ManifestError(LinkerError):
     exit_code = 2
 
 
-class EnvironmentError(LinkerError):  # noqa: A001  (the house's word; the builtin of this name is an alias of OSError)
+class EnvironmentError(LinkerError):
     exit_code = 3
 
 

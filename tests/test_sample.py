@@ -11,7 +11,13 @@ from linker.model.audio_context import pad_context
 from linker.model.lingualinker import LinguaLinker
 from linker.model.masks import background_of, ranged_masks, scale_area
 from linker.model.sample import (
-    SAMPLERS, ClipConditions, Sampling, make_scheduler, noise_of, sample_clip, window_count,
+    SAMPLERS,
+    ClipConditions,
+    Sampling,
+    make_scheduler,
+    noise_of,
+    sample_clip,
+    window_count,
 )  # fmt: skip
 from tests.tiny import tiny_conditions, tiny_model
 

@@ -63,7 +63,9 @@ class AudioProjector(nn.Module):
         self.norm = nn.LayerNorm(speech_dim)
         self.linear_1 = nn.Linear(speech_dim, 2 * audio_dim)
         self.linear_2 = nn.Linear(2 * audio_dim, audio_dim)
-        self.position = nn.Parameter(torch.randn(context, audio_dim) * 0.5)  # attention alone cannot tell before from after
+        self.position = nn.Parameter(
+            torch.randn(context, audio_dim) * 0.5
+        )  # attention alone cannot tell before from after
 
     def forward(self, speech_BFC: Tensor) -> Tensor:
         """Padded speech (B, F + l - 1, speech_dim) -> audio blocks (B, F, l, audio_dim); see `pad_context`."""

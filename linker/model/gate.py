@@ -137,7 +137,7 @@ def kept(change_NTC: Tensor, keep_B2: Tensor | None, condition: int) -> Tensor:
 
 
 def grid_sinusoids(tokens: int, width: int, like: Tensor) -> Tensor:
-    """2-D sinusoids of a square of `tokens`, (T, C), in the type and on the device of `like`: half rows, half columns."""
+    """2-D sinusoids of a square of `tokens`, (T, C), typed and placed as `like`; half rows, half columns."""
     side = round(tokens**0.5)
     steps = torch.arange(side, device=like.device) * (64.0 / side)  # a unit is 1/64 of the picture at every resolution
     wave = sinusoids(steps, width // 2)

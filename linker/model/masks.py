@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def scale_area(mask_HW: Tensor, area_range: float) -> Tensor:
-    """The mask scaled about its centre by sqrt(range), clipped at the border; 1 leaves it exactly as it is."""
+    """(H, W) scaled about its centre by sqrt(range), clipped at the border; 1 leaves it exactly as it is."""
     if area_range == 1 or not mask_HW.any():
         return mask_HW
     height, width = mask_HW.shape
@@ -20,7 +20,7 @@ def scale_area(mask_HW: Tensor, area_range: float) -> Tensor:
 
 
 def ranged_masks(masks_3HW: Tensor, ranges: tuple[float, float, float]) -> Tensor:
-    """Head, mouth and eyes with their areas scaled; disjoint again: the mouth wins over the eyes, both over the head."""
+    """Head, mouth and eyes with their areas scaled; disjoint: the mouth wins over the eyes, both over the head."""
     whole = scale_area(masks_3HW.sum(0).clamp(0, 1), ranges[0])
     mouth = scale_area(masks_3HW[1], ranges[1])
     eyes = torch.minimum(scale_area(masks_3HW[2], ranges[2]), 1 - mouth)

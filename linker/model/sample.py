@@ -100,7 +100,7 @@ def window_conditions(
 
 
 def hold_background(scheduler: Any, clip: ClipConditions, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """Image-to-image on the background: put the portrait's latent, noised with the clip's one noise, outside the head."""
+    """Image-to-image outside the head: put the portrait's latent, noised with the clip's one noise, there."""
     still = scheduler.add_noise(clip.portrait[:, None], noise, timestep.expand(1)).expand_as(latents)
     weight = clip.background[:, None]
     return weight * still + (1 - weight) * latents

@@ -95,5 +95,3 @@ def copy_part(source: Path, target: Path) -> None:
 def use_cores() -> None:
     """As many threads as the job has cores."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-
-
