@@ -76,7 +76,8 @@ class Windows:
         """`size` windows of `frames` frames; each condition dropped with probability `drop`, both with `drop`."""
         rng = np.random.default_rng([step, size])
         samples = [self._sample(rng, frames, start_share) for _ in range(size)]
-        target, reference, preceding, masks, speech = (torch.from_numpy(np.stack(x)).float() for x in zip(*samples, strict=True))
+        columns = [torch.from_numpy(np.stack(column)).float() for column in zip(*samples, strict=True)]
+        target, reference, preceding, masks, speech = columns
         lot = rng.random(size)
         keep = np.stack([(lot > 2 * drop) | (lot < 0.5 * drop), (lot > 2 * drop) | (lot >= 1.5 * drop)], axis=1)
         return Batch(target, reference, preceding, masks, speech, torch.from_numpy(keep).float())

@@ -1,0 +1,202 @@
+"""Training: exact resume, the loss by hand, batches as functions of the step, and the whole chain of rules once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from linker.config import TrainSettings
+from linker.generate import load_engine
+from linker.model.architecture import Architecture
+from linker.model.lingualinker import LinguaLinker
+from linker.train import steps
+from linker.train.dataset import Windows, union
+from linker.train.fit import Diverged, Plan, fit, rate_at
+from linker.train.losses import Noising, masked_mean, region_loss
+from linker.train.speech import filter_bank
+from linker.train.stages import choose_parameters, stage_1, stage_2, train_stage
+from tests.tiny import TINY
+
+PLAN = Plan(steps=12, learning_rate=0.05, warmup=3, save_every=5, log_every=1)
+
+
+class Gated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(4, 4)
+        self.alpha = nn.Parameter(torch.ones(4))
+
+
+def loss_with(net: Gated, stop_at: int = -1, nan_at: int = -1):
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        value = (net.alpha * net.linear(x) - x.flip(-1)).square().mean()
+        return value * torch.nan if step == nan_at else value, {}
+
+    return loss
+
+
+def test_a_killed_training_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    whole, killed, resumed = Gated(), Gated(), Gated()
+    fit(whole, loss_with(whole), PLAN, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(killed, loss_with(killed, stop_at=8), PLAN, tmp_path / "killed")
+    fit(resumed, loss_with(resumed), PLAN, tmp_path / "killed")
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
+    last = [
+        json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[-1]) for name in ("whole", "killed")
+    ]
+    assert last[0]["loss"] == last[1]["loss"]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(tmp_path: Path) -> None:
+    net = Gated()
+    with pytest.raises(Diverged, match="step 7"):
+        fit(net, loss_with(net, nan_at=7), PLAN, tmp_path)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 5
+
+
+def test_rates_warm_up_and_fall_to_a_tenth() -> None:
+    plan = Plan(steps=100, learning_rate=1.0, warmup=10)
+    assert rate_at(0, plan) == pytest.approx(0.1)
+    assert rate_at(10, plan) == pytest.approx(1.0)
+    assert rate_at(100, plan) == pytest.approx(0.1)
+
+
+def test_velocity_and_noisy_latents_give_back_the_clean_ones() -> None:
+    noising = Noising()
+    clean, noise, time = torch.randn(6, 2, 3), torch.randn(6, 2, 3), torch.tensor([0, 10, 200, 500, 990, 999])
+    noisy, velocity = noising.add(clean, noise, time)
+    level = noising.signal[time].view(-1, 1, 1)
+    torch.testing.assert_close(level.sqrt() * noisy - (1 - level).sqrt() * velocity, clean, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(noisy[-1], noise[-1], atol=1e-3)  # zero terminal SNR
+
+
+def test_weights_are_min_snr_with_velocitys_floor() -> None:
+    noising = Noising()
+    time = torch.arange(1000)
+    snr = noising.signal / (1 - noising.signal)
+    expected = torch.minimum(snr + 1, torch.tensor(5.0)) / (snr + 1)
+    torch.testing.assert_close(noising.weight(time), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_region_loss_by_hand() -> None:
+    error = torch.zeros(1, 2, 2, 2)
+    error[0, :, 0, 0], error[0, :, 1, 1] = 4.0, 8.0
+    masks = torch.zeros(1, 3, 2, 2)
+    masks[0, 1, 0, 0], masks[0, 2, 1, 1] = 1.0, 0.5
+    loss, parts = region_loss(error, masks, torch.tensor([0.5]), mouth=2.0, eyes=0.25)
+    assert parts == {"frame": 3.0, "mouth": 4.0, "eyes": 8.0}
+    assert loss.item() == pytest.approx(0.5 * (3 + 2 * 4 + 0.25 * 8))
+    assert masked_mean(error, torch.zeros(1, 2, 2)).item() == 0
+
+
+@pytest.fixture
+def encoded(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        latents = np.arange(40, dtype=np.float16)[:, None, None, None] + np.zeros((40, 4, 8, 8), np.float16)
+        speech = np.arange(40, dtype=np.float16)[:, None] + np.zeros((40, 24), np.float16)
+        masks = rng.random((40, 3, 8, 8)).astype(np.float16) / 3
+        np.savez(tmp_path / f"{number}.npz", latents=latents, speech=speech, masks=masks)
+    return tmp_path
+
+
+def test_a_window_holds_what_belongs_together(encoded: Path) -> None:
+    batch = Windows(encoded, TINY).batch(step=5, size=16, frames=12, drop=0.1, start_share=0.0)
+    again = Windows(encoded, TINY).batch(step=5, size=16, frames=12, drop=0.1, start_share=0.0)
+    assert all(torch.equal(a, b) for a, b in zip(vars(batch).values(), vars(again).values(), strict=True))
+    first = batch.target[:, 0, 0, 0, 0]
+    assert torch.equal(batch.target[:, :, 0, 0, 0], first[:, None] + torch.arange(12))
+    before = batch.preceding.mean((2, 3, 4))
+    assert (before - (first[:, None] + torch.arange(-4, 0))).abs().max() < 0.15  # the noise that stands for generation
+    heard = (first[:, None] + torch.arange(-2, 14)).clamp(0, 39)
+    assert torch.equal(batch.speech[:, :, 0], heard)
+
+
+def test_a_first_window_starts_from_the_portrait(encoded: Path) -> None:
+    batch = Windows(encoded, TINY).batch(step=1, size=8, frames=12, drop=0.1, start_share=1.0)
+    assert torch.equal(batch.target[:, 0], batch.reference)
+    assert torch.equal(batch.preceding, batch.reference[:, None].expand(-1, 4, -1, -1, -1))
+
+
+def test_conditions_are_dropped_at_their_rate(encoded: Path) -> None:
+    keep = Windows(encoded, TINY).batch(step=0, size=4000, frames=1, drop=0.1, start_share=0.0).keep
+    assert keep.mean(0).tolist() == pytest.approx([0.85, 0.85], abs=0.03)
+    assert ((keep.sum(1) == 0).float().mean()) == pytest.approx(0.1, abs=0.03)
+
+
+def test_the_union_of_masks_stays_disjoint() -> None:
+    masks = np.random.default_rng(0).dirichlet([1, 1, 1, 1], (12, 8, 8))[..., :3].transpose(0, 3, 1, 2)
+    joint = union(masks)
+    assert joint[1] == pytest.approx(masks[:, 1].max(0))
+    assert joint.min() >= 0
+
+
+def test_stages_train_what_the_paper_says() -> None:
+    model = LinguaLinker(TINY)
+
+    def trained(stage) -> set[str]:
+        choose_parameters(model, stage)
+        return {name for name, value in model.named_parameters() if value.requires_grad}
+
+    first, second, paper = trained(stage_1(1)), trained(stage_2(1)), trained(stage_2(1, paper=True))
+    assert not [name for name in first if "motion" in name or "attn2" in name or name.startswith("audio")]
+    assert {"reference.conv_in.weight", "denoising.conv_in.weight"} <= first
+    assert paper < second
+    assert all("motion" in n or "attn2" in n or ".gate." in n or n.startswith("audio.") or "norm2" in n for n in paper)
+    assert not [name for name in second if name.startswith("reference.")]
+
+
+@pytest.mark.parametrize("stage", [stage_1(3, batch=2), stage_2(3, batch=1)])
+def test_stages_learn(encoded: Path, tmp_path: Path, stage) -> None:
+    torch.manual_seed(0)
+    model = LinguaLinker(TINY)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    train_stage(model, stage, encoded, tmp_path / "state")
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert "denoising.conv_out.weight" in changed
+    assert ("reference.conv_in.weight" in changed) == (stage.frames == 1)
+
+
+def test_the_first_layer_hears_its_bands() -> None:
+    bank = filter_bank(256, 400)
+    time = torch.arange(400) / 16_000
+    response = (bank @ torch.cos(2 * torch.pi * 1000 * time)).reshape(64, 4).abs().amax(1)
+    mel = torch.linspace(2595 * np.log10(1 + 60 / 700), 2595 * np.log10(1 + 7600 / 700), 64)
+    assert 700 * (10 ** (mel[response.argmax()] / 2595) - 1) == pytest.approx(1000, rel=0.06)
+
+
+def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Architecture(**{**TINY.model_dump(), "sample_px": 256, "latent_px": 16, "latent_channels": 32})
+    monkeypatch.setattr(steps, "MINI", small.model_copy(update={"speech_dim": 160}))
+    monkeypatch.setattr(steps, "use_cores", lambda: None)
+    settings = TrainSettings(
+        videos=4, utterances=16, codec_steps=1, speech_steps=1, stage1_steps=1, stage1_batch=1, stage2_steps=1,
+        stage2_batch=1,
+    )  # fmt: skip
+    at = {name: tmp_path / name for name in ("videos/videos.json", "encoded/encoded.json", "stage1/lingualinker.json")}
+    videos, encoded, stage1 = at.values()
+    codec, speech = tmp_path / "weights/codec/config.json", tmp_path / "weights/speech/config.json"
+    weights = tmp_path / "mini/lingualinker.json"
+    steps.draw_videos(videos, settings)
+    steps.train_codec(videos, codec, settings)
+    steps.train_speech(speech, settings)
+    steps.encode_videos(videos, codec, speech, encoded)
+    steps.train_stage1(encoded, stage1, settings)
+    steps.train_stage2(encoded, stage1, codec, speech, weights, settings)
+    from linker.config import GenerateSettings
+
+    engine = load_engine(GenerateSettings(weights=str(weights.parent)))
+    assert engine.model.arch.latent_std
+    assert len(list(videos.parent.glob("*.npz"))) == 4
