@@ -17,11 +17,12 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from linker.iso639 import three_letters
 from linker.records import atomic
 
-_AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
+# AAC ends on a whole packet of 1024 samples: at lower rates than these that is longer than a video frame.
+_AAC_RATES_HZ = (32000, 44100, 48000, 64000, 88200, 96000)
 
 
 def aac_rate(rate_hz: int) -> int:
-    """The rate itself where AAC knows it, otherwise 48 kHz."""
+    """The rate itself where AAC has it and its packets are short enough, otherwise 48 kHz."""
     return rate_hz if rate_hz in _AAC_RATES_HZ else 48_000
 
 

@@ -73,12 +73,12 @@ def sample_window(
     arch = model.arch
     conditional, unconditional = window_conditions(model, clip, preceding, window)
     scheduler = make_scheduler(sampling.sampler, sampling.steps)
-    latents = noise_of(seed, window, (1, arch.window, *clip.portrait.shape[1:]))
-    background = noise_of(seed, "background", (1, 1, *clip.portrait.shape[1:]))
+    latents = noise_of(seed, window, (1, arch.window, *clip.portrait.shape[1:])).to(clip.portrait)
+    background = noise_of(seed, "background", (1, 1, *clip.portrait.shape[1:])).to(clip.portrait)
     for index, timestep in enumerate(scheduler.timesteps):
         if index < round((1 - sampling.background_strength) * sampling.steps):
             latents = hold_background(scheduler, clip, latents, background, timestep)
-        time_B = timestep.expand(1)
+        time_B = timestep.to(latents.device).expand(1)
         velocity = model.denoise(latents, time_B, conditional).float()
         if sampling.guidance_scale != 1:
             free = model.denoise(latents, time_B, unconditional).float()
