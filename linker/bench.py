@@ -42,7 +42,7 @@ def grey_clip(engine: Engine) -> ClipConditions:
     masks = torch.full((3, 64, 64), 0.3)
     speech = encode_speech(engine.speech, torch.randn(16_000), arch.window)
     return ClipConditions(
-        portrait=portrait,
+        still=model.to_change(portrait, portrait),
         reference=model.read_portrait(portrait),
         masks=model.mask_pyramid(masks[None].to(engine.device)),
         scales=torch.ones(1, 3, device=engine.device),
@@ -57,7 +57,7 @@ def frames(engine: Engine) -> Figures:
     arch = engine.model.arch
     with engine.autocast():
         clip = grey_clip(engine)
-        before = clip.portrait[:, None].expand(-1, arch.preceding, -1, -1, -1)
+        before = clip.still[:, None].expand(-1, arch.preceding, -1, -1, -1)
         pictures = np.full((arch.window, arch.sample_px, arch.sample_px, 3), 128, np.uint8)
         latents = encode_frames(engine.codec, pictures)
         cost = {"encode": seconds(lambda: encode_frames(engine.codec, pictures))}
@@ -74,9 +74,9 @@ def caches(engine: Engine) -> Figures:
     arch = engine.model.arch
     with engine.autocast():
         clip = grey_clip(engine)
-        before = clip.portrait[:, None].expand(-1, arch.preceding, -1, -1, -1)
+        before = clip.still[:, None].expand(-1, arch.preceding, -1, -1, -1)
         once = seconds(lambda: engine.model.read_preceding(before)) + seconds(
-            lambda: engine.model.read_portrait(clip.portrait)
+            lambda: engine.model.read_portrait(clip.still)
         )
         few = seconds(lambda: sample_window(engine.model, clip, before, 0, 0, Sampling(2, 2.0)))
         more = seconds(lambda: sample_window(engine.model, clip, before, 0, 0, Sampling(4, 2.0)))

@@ -165,7 +165,9 @@ def make_clip(
     engine: Engine, root: Path, row: dict[str, Any], sampling: Sampling, frames: int, windows: Path, video: Path
 ) -> int:
     """Generate the windows that are missing in the folder `windows`, then decode them all into `video`; how many."""
-    clip = clip_conditions(engine, root, row, frames)
+    face = read_face(root / row["face"], engine.model.arch.sample_px)
+    portrait = engine.model.normalise(encode_frames(engine.codec, face))
+    clip = clip_conditions(engine, root, row, frames, portrait)
     first, previous = resume_point(windows)
     total, made = window_count(frames, engine.model.arch.window), 0
     for window, latents in sample_clip(engine.model, clip, frames, row["seed"], sampling, first, previous):
@@ -174,23 +176,24 @@ def make_clip(
         print(f"generate {row['clip']} window {window + 1}/{total}", file=sys.stderr, flush=True)
     side = engine.model.arch.sample_px
     with lossless_writer(video, side, side, FPS) as writer:
-        for frame in decoded(engine, windows, frames):
+        for frame in decoded(engine, windows, frames, portrait):
             writer.write(frame)
     shutil.rmtree(windows)
     return made
 
 
-def clip_conditions(engine: Engine, root: Path, row: dict[str, Any], frames: int) -> ClipConditions:
-    """What the whole clip shares: the portrait's latent, keys and values, its masks, and what is heard."""
+def clip_conditions(
+    engine: Engine, root: Path, row: dict[str, Any], frames: int, portrait: Tensor
+) -> ClipConditions:
+    """What the whole clip shares: the portrait's keys and values, its masks, and what is heard."""
     model, arch = engine.model, engine.model.arch
     masks = ranged_masks(read_masks(root / row["masks"]), tuple(row["ranges"]))
     samples, _ = read_audio(root / row["driver"])
     speech = encode_speech(engine.speech, torch.from_numpy(samples).to(engine.device), frames)
     missing = -frames % arch.window  # the last window is generated whole and cut when decoded
     speech = torch.cat([speech, speech[:, -1:].expand(-1, missing, -1)], dim=1)
-    portrait = model.normalise(encode_frames(engine.codec, read_face(root / row["face"], arch.sample_px)))
     return ClipConditions(
-        portrait=portrait,
+        still=model.to_change(portrait, portrait),
         reference=model.read_portrait(portrait),
         masks=model.mask_pyramid(masks[None].to(engine.device)),
         scales=torch.tensor([row["scales"]], device=engine.device),
@@ -229,11 +232,12 @@ def load_window(windows: Path, window: int) -> Tensor:
     return torch.from_numpy(np.load(windows / f"{window:06d}.npy"))[None]
 
 
-def decoded(engine: Engine, windows: Path, frames: int) -> Iterator[np.ndarray]:
+def decoded(engine: Engine, windows: Path, frames: int, portrait: Tensor) -> Iterator[np.ndarray]:
     """The clip's frames, (H, W, 3) uint8, one window in memory at a time."""
     left, window = frames, 0
     while left > 0:
-        latents = engine.model.denormalise(load_window(windows, window)[0].to(engine.device))[:left]
+        change = load_window(windows, window)[0, :left].to(engine.device)
+        latents = engine.model.denormalise(engine.model.from_change(change, portrait))
         yield from decode_frames(engine.codec, latents)
         left, window = left - len(latents), window + 1
 

@@ -32,6 +32,9 @@ class Architecture(Group):
     )
     latent_mean: tuple[float, ...] = Field((), description="per-channel mean of the codec's latents; empty = 0")
     latent_std: tuple[float, ...] = Field((), description="per-channel deviation of the codec's latents; empty = 1")
+    change_std: tuple[float, ...] = Field(
+        (), description="per-channel deviation of a frame's change from the portrait; given: the nets model the change"
+    )
     prediction: Literal["v_prediction"] = "v_prediction"
 
 

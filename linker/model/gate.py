@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from linker.config import REGIONS
 from linker.model.layers import Attention, FeedForward, KeyValue, sinusoids
 
+LOOK_UP_GAIN = 4.0  # of the first queries and keys of positioned reference attention, against torch's default
+
 
 @dataclass(frozen=True)
 class LayerConditions:
@@ -86,8 +88,10 @@ class TransformerBlock(nn.Module):
             self.gate = RegionGate(width, time_width)
             nn.init.zeros_(self.attn2.to_out[0].weight)
             nn.init.zeros_(self.attn2.to_out[0].bias)
-            if positions:  # equal projections make the attention start as a look-up of the same place
-                self.attn_ref.to_k.load_state_dict(self.attn_ref.to_q.state_dict())
+            if positions:  # equal, sharp projections make the attention start as a look-up of the same place
+                with torch.no_grad():
+                    self.attn_ref.to_q.weight.mul_(LOOK_UP_GAIN)
+                    self.attn_ref.to_k.weight.copy_(self.attn_ref.to_q.weight)
 
     def features(self, h_NTC: Tensor) -> Tensor:
         """What the reference net hands over: its tokens as its own self-attention sees them."""

@@ -37,6 +37,8 @@ class LinguaLinker(nn.Module):
         self.reference = UNet(arch, "reference")
         self.denoising = UNet(arch, "denoising")
         self.audio = AudioProjector(arch.speech_dim, arch.audio_dim, arch.audio_context)
+        nn.init.zeros_(self.denoising.conv_out.weight)  # the first prediction is zero, not noise
+        nn.init.zeros_(self.denoising.conv_out.bias)
 
     def read_portrait(self, latent_BChw: Tensor) -> list[KeyValue]:
         """Keys and values of every reference attention: one pass at timestep 0, once a portrait (Eq. 4)."""
@@ -76,6 +78,19 @@ class LinguaLinker(nn.Module):
         """Inverse of `normalise`."""
         mean, std = self._statistics(latents)
         return latents * std + mean
+
+    def to_change(self, latents: Tensor, portrait: Tensor) -> Tensor:
+        """Normalised latents (..., C, h, w) -> what the nets model: the change from the portrait, or the latents
+        themselves where the architecture names no `change_std`."""
+        if not self.arch.change_std:
+            return latents
+        return (latents - portrait) / latents.new_tensor(self.arch.change_std)[:, None, None]
+
+    def from_change(self, change: Tensor, portrait: Tensor) -> Tensor:
+        """Inverse of `to_change`."""
+        if not self.arch.change_std:
+            return change
+        return change * change.new_tensor(self.arch.change_std)[:, None, None] + portrait
 
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         channels = self.arch.latent_channels

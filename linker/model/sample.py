@@ -36,11 +36,11 @@ class Sampling:
 class ClipConditions:
     """What stays the same through a clip, computed once.
 
-    portrait (1, C, h, w) latent;  reference its keys and values;  masks side -> (1, T, R);  scales (1, R);
+    still (1, C, h, w): the portrait as the nets model frames;  reference: the portrait's keys and values;  masks side -> (1, T, R);  scales (1, R);
     speech (1, F + l - 1, D) padded features of the whole clip;  background (1, 1, h, w), 1 where nothing should move.
     """
 
-    portrait: Tensor
+    still: Tensor
     reference: list[KeyValue]
     masks: dict[int, Tensor]
     scales: Tensor
@@ -73,8 +73,8 @@ def sample_window(
     arch = model.arch
     conditional, unconditional = window_conditions(model, clip, preceding, window)
     scheduler = make_scheduler(sampling.sampler, sampling.steps)
-    latents = noise_of(seed, window, (1, arch.window, *clip.portrait.shape[1:])).to(clip.portrait)
-    background = noise_of(seed, "background", (1, 1, *clip.portrait.shape[1:])).to(clip.portrait)
+    latents = noise_of(seed, window, (1, arch.window, *clip.still.shape[1:])).to(clip.still)
+    background = noise_of(seed, "background", (1, 1, *clip.still.shape[1:])).to(clip.still)
     for index, timestep in enumerate(scheduler.timesteps):
         if index < round((1 - sampling.background_strength) * sampling.steps):
             latents = hold_background(scheduler, clip, latents, background, timestep)
@@ -101,14 +101,14 @@ def window_conditions(
 
 def hold_background(scheduler: Any, clip: ClipConditions, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
     """Image-to-image outside the head: put the portrait's latent, noised with the clip's one noise, there."""
-    still = scheduler.add_noise(clip.portrait[:, None], noise, timestep.expand(1)).expand_as(latents)
+    still = scheduler.add_noise(clip.still[:, None], noise, timestep.expand(1)).expand_as(latents)
     weight = clip.background[:, None]
     return weight * still + (1 - weight) * latents
 
 
 def hold_still(clip: ClipConditions, latents: Tensor) -> Tensor:
     """Strength 0: the background is the portrait's own latent."""
-    return clip.background[:, None] * clip.portrait[:, None] + (1 - clip.background[:, None]) * latents
+    return clip.background[:, None] * clip.still[:, None] + (1 - clip.background[:, None]) * latents
 
 
 def advance(
@@ -142,7 +142,7 @@ def sample_clip(
     arch = model.arch
     for window in range(first, window_count(frames, arch.window)):
         if previous is None:
-            preceding = clip.portrait[:, None].expand(-1, arch.preceding, -1, -1, -1)
+            preceding = clip.still[:, None].expand(-1, arch.preceding, -1, -1, -1)
         else:
             preceding = previous[:, -arch.preceding :]
         previous = sample_window(model, clip, preceding, window, seed, sampling)

@@ -68,6 +68,7 @@ class Windows:
         enough = [video for video in loaded if len(video["latents"]) >= arch.window + arch.preceding]
         mean = np.array(arch.latent_mean or (0,) * arch.latent_channels, np.float32)[:, None, None]
         std = np.array(arch.latent_std or (1,) * arch.latent_channels, np.float32)[:, None, None]
+        self.change = np.array(arch.change_std or (1,) * arch.latent_channels, np.float32)[:, None, None]
         self.latents = [((video["latents"] - mean) / std).astype(np.float16) for video in enough]
         self.speech = [video["speech"] for video in enough]
         self.masks = [video["masks"] for video in enough]
@@ -89,15 +90,30 @@ class Windows:
         start = 0 if opening else int(rng.integers(self.arch.preceding, length - frames + 1))
         reference = latents[0 if opening or rng.random() < 0.5 else int(rng.integers(length))]
         if opening:  # a clip's first window: the portrait, repeated
-            preceding = np.repeat(reference[None], self.arch.preceding, axis=0)
+            preceding = self._modelled(np.repeat(reference[None], self.arch.preceding, axis=0), reference)
         else:  # what was generated is never quite clean
-            preceding = latents[start - self.arch.preceding : start].astype(np.float32)
+            preceding = self._modelled(latents[start - self.arch.preceding : start], reference)
             preceding = preceding + rng.uniform(0, 0.15) * rng.standard_normal(preceding.shape)
         reach = self.arch.audio_context // 2
         heard = np.clip(np.arange(start - reach, start + frames + reach), 0, length - 1)
         masks = union(self.masks[video][start : start + frames].astype(np.float32))
-        target, speech = latents[start : start + frames], self.speech[video][heard]
-        return target, reference, preceding.astype(np.float16), masks, speech
+        target = self._modelled(latents[start : start + frames], reference)
+        return target, reference, preceding.astype(np.float32), masks, self.speech[video][heard]
+
+    def _modelled(self, latents: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """What the nets model, as LinguaLinker.to_change does it."""
+        if not self.arch.change_std:
+            return latents.astype(np.float32)
+        return (latents.astype(np.float32) - reference.astype(np.float32)) / self.change
+
+
+def change_deviation(cache: Path, std: list[float]) -> list[float]:
+    """Per-channel deviation of normalised latents' change from their video's first frame."""
+    squares = []
+    for path in sorted(cache.glob("*.npz"))[:200]:
+        latents = np.load(path)["latents"].astype(np.float32)
+        squares.append(np.square(latents - latents[:1]).mean((0, 2, 3)))
+    return (np.sqrt(np.mean(squares, axis=0)) / np.array(std)).tolist()
 
 
 def union(masks_F3hw: np.ndarray) -> np.ndarray:

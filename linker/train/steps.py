@@ -19,6 +19,7 @@ from linker.records import read_json, write_json
 from linker.synth.video import draw_videos as draw_range
 from linker.train import codec as codec_module
 from linker.train import speech as speech_module
+from linker.train.dataset import change_deviation
 from linker.train.dataset import encode_videos as encode_range
 from linker.train.stages import stage_1, stage_2, train_stage
 
@@ -50,7 +51,8 @@ def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> Non
     net.to(memory_format=torch.channels_last)
     encode_range(videos.parent, net, encoder, encoded.parent)
     mean, std = codec_module.latent_statistics(net, videos.parent)
-    write_json(encoded, {"latent_mean": mean, "latent_std": std})
+    change = change_deviation(encoded.parent, std)
+    write_json(encoded, {"latent_mean": mean, "latent_std": std, "change_std": change})
 
 
 def train_stage1(encoded: Path, stage1: Path, settings: TrainSettings) -> None:
