@@ -29,10 +29,11 @@ class Stage:
     plan: Plan
     trains: tuple[str, ...]
     frozen: tuple[str, ...] = ()
-    mouth_weight: float = 1.0
+    mouth_weight: float = 2.0
     eyes_weight: float = 0.5
     drop: float = 0.05
     start_share: float = 0.2
+    full_noise: float = 0.6  # share of samples at the last timestep, where few-step sampling does most of its work
 
 
 def stage_1(steps: int, batch: int = 16, rate: float = 4e-4) -> Stage:
@@ -45,6 +46,13 @@ def stage_2(steps: int, batch: int = 2, rate: float = 4e-4, paper: bool = False)
     """Windows of frames: time and speech. The paper trains only what is new; a small net trains the rest along."""
     plan = Plan(steps=steps, learning_rate=rate, warmup=100, ema=0.998, save_every=250)
     return Stage("stage2", 12, batch, plan, NEW_IN_STAGE_2 if paper else ("denoising.*", "audio.*"))
+
+
+def draw_timesteps(count: int, stage: Stage, rng: torch.Generator) -> Tensor:
+    """(batch,) timesteps: the last one with probability `full_noise`, the others evenly."""
+    even = torch.randint(count, (stage.batch,), generator=rng)
+    last = torch.rand(stage.batch, generator=rng) < stage.full_noise
+    return torch.where(last, count - 1, even)
 
 
 def choose_parameters(model: LinguaLinker, stage: Stage) -> None:
@@ -74,7 +82,7 @@ def train_stage(model: LinguaLinker, stage: Stage, cache: Path, folder: Path) ->
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
         batch = windows.batch(step, stage.batch, stage.frames, stage.drop, stage.start_share)
         rng = torch.Generator().manual_seed(step)
-        timestep = torch.randint(len(noising.signal), (stage.batch,), generator=rng)
+        timestep = draw_timesteps(len(noising.signal), stage, rng)
         noise = torch.randn(batch.target.shape, generator=rng)
         noisy, velocity = noising.add(batch.target, noise, timestep)
         with torch.autocast("cpu", torch.bfloat16):
