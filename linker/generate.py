@@ -34,9 +34,9 @@ from linker.model.sample import ClipConditions, Sampling, sample_clip, window_co
 from linker.records import Refusal, atomic, read_json, sha256_file, write_json
 
 PRESETS = {  # steps, guidance scale: what they cost is in README
-    "quality": (16, 2.0),
-    "balanced": (8, 2.0),
-    "draft": (4, 1.0),
+    "quality": (4, 1.0),
+    "balanced": (2, 1.0),
+    "draft": (1, 1.0),
 }
 
 

@@ -26,6 +26,7 @@ from linker.records import atomic, read_json
 PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
 PROGRESS = re.compile(r"(\d+) of (\d+) steps \((\d+)%\) done")
 TRAINED = "training/mini/lingualinker.json"  # the last file of rules/train.smk
+FOLLOWED = ("generate", "draw_videos", "encode_videos", "train_*")  # steps that people wait for
 PROGRESS_STEP = 5  # percent between two lines
 Child = subprocess.Popen[str]
 INTERRUPT_S = 15  # how long Snakemake may take to clean up after Ctrl-C
@@ -241,7 +242,7 @@ def _follow(folder: Path, began: float, stop: threading.Event) -> None:
     shown: dict[Path, int] = {}
     while True:
         last = stop.wait(1.0)
-        for path in sorted([*folder.glob("generate/*.log"), *folder.glob("*.log")]):
+        for path in sorted(path for name in FOLLOWED for path in folder.glob(f"{name}/*.log")):
             if path.stat().st_mtime >= began:
                 shown[path] = _show_new(path, shown.get(path, 0))
         if last:

@@ -9,9 +9,9 @@ rule draw_videos:
     output:
         videos="training/videos/videos.json",
     log:
-        "logs/draw_videos.log",
+        "logs/draw_videos/draw_videos.log",
     benchmark:
-        "benchmarks/draw_videos.jsonl"
+        "benchmarks/draw_videos/draw_videos.jsonl"
     conda:
         "../environment.yml"
     params:
@@ -28,9 +28,9 @@ rule train_codec:
     output:
         codec="training/weights/codec/config.json",
     log:
-        "logs/train_codec.log",
+        "logs/train_codec/train_codec.log",
     benchmark:
-        "benchmarks/train_codec.jsonl"
+        "benchmarks/train_codec/train_codec.jsonl"
     conda:
         "../environment.yml"
     threads: workflow.cores
@@ -47,9 +47,9 @@ rule train_speech:
     output:
         speech="training/weights/speech/config.json",
     log:
-        "logs/train_speech.log",
+        "logs/train_speech/train_speech.log",
     benchmark:
-        "benchmarks/train_speech.jsonl"
+        "benchmarks/train_speech/train_speech.jsonl"
     conda:
         "../environment.yml"
     threads: workflow.cores
@@ -69,9 +69,9 @@ rule encode_videos:
     output:
         encoded="training/encoded/encoded.json",
     log:
-        "logs/encode_videos.log",
+        "logs/encode_videos/encode_videos.log",
     benchmark:
-        "benchmarks/encode_videos.jsonl"
+        "benchmarks/encode_videos/encode_videos.jsonl"
     conda:
         "../environment.yml"
     threads: workflow.cores
@@ -88,9 +88,9 @@ rule train_stage1:
     output:
         stage1="training/stage1/lingualinker.json",
     log:
-        "logs/train_stage1.log",
+        "logs/train_stage1/train_stage1.log",
     benchmark:
-        "benchmarks/train_stage1.jsonl"
+        "benchmarks/train_stage1/train_stage1.jsonl"
     conda:
         "../environment.yml"
     threads: workflow.cores
@@ -112,9 +112,9 @@ rule train_stage2:
     output:
         weights="training/mini/lingualinker.json",
     log:
-        "logs/train_stage2.log",
+        "logs/train_stage2/train_stage2.log",
     benchmark:
-        "benchmarks/train_stage2.jsonl"
+        "benchmarks/train_stage2/train_stage2.jsonl"
     conda:
         "../environment.yml"
     threads: workflow.cores

@@ -1,6 +1,6 @@
 """Does the mouth follow the speech? Measured in pixels of generated frames, on portraits and voices never trained on.
 
-python -m tests.sync [COUNT] [FOLDER]     prints a line a clip and the means
+PYTHONPATH=. python tests/sync.py [COUNT] [FOLDER]     prints a line a clip and the means
 """
 
 from __future__ import annotations

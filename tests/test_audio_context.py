@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import tiny_speech
 
 from linker.model.audio_context import AudioProjector, encode_speech, pad_context, to_frames
-from tests.tiny import tiny_speech
 
 
 @given(st.integers(1, 30), st.sampled_from([1, 3, 5, 7]))

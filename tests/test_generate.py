@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import write_tiny
 
 from linker import generate as room
 from linker.config import GenerateSettings
@@ -16,7 +17,6 @@ from linker.errors import EnvironmentError
 from linker.generate import generate
 from linker.media import probe, read_frames, write_wav
 from linker.records import read_json, write_json
-from tests.tiny import write_tiny
 
 DURATION_S = 1.3  # 32.5 frames: three windows, the last one cut
 

@@ -62,7 +62,7 @@ def test_crop_is_square_and_holds_the_face(
 
 
 def test_crop_stays_in_the_picture_where_it_can() -> None:
-    whole = FaceSettings()
+    whole = FaceSettings(crop_scale=2.0)
     assert lm.crop_box(a_face(500, 500, 200), (1000, 1000), whole) == (300, 276, 700, 676)
     moved = lm.crop_box(a_face(180, 500, 200), (1000, 1000), whole)
     assert moved[0] == 0
@@ -106,7 +106,7 @@ def test_head_takes_hair_of_the_subject_but_no_background_and_no_shoulders() -> 
     assert value_at(head, np.array([360, 240])) > 0.9  # hair beside
     assert value_at(head, np.array([232, 110])) < 0.1  # background above
     assert value_at(head, np.array([355, 365])) < 0.1  # shoulder
-    assert value_at(head, np.array([256, 230])) == 1  # nose
+    assert value_at(head, np.array([256, 230])) > 0.98  # nose
 
 
 @pytest.mark.parametrize("name", ["mouth_margin", "eyes_margin", "head_margin"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import tiny_conditions, tiny_model
 
 from linker.model.audio_context import pad_context
 from linker.model.lingualinker import LinguaLinker
@@ -19,7 +20,6 @@ from linker.model.sample import (
     sample_clip,
     window_count,
 )  # fmt: skip
-from tests.tiny import tiny_conditions, tiny_model
 
 FRAMES = 30
 
@@ -92,7 +92,7 @@ def test_guidance_one_needs_no_second_half(model: LinguaLinker, clip: ClipCondit
 
 def test_zero_strength_freezes_the_background(model: LinguaLinker, clip: ClipConditions) -> None:
     frozen = made(model, clip, background_strength=0.0)
-    still = clip.portrait[:, None, :, :, :2].expand(-1, 36, -1, -1, -1)
+    still = clip.still[:, None, :, :, :2].expand(-1, 36, -1, -1, -1)
     assert torch.equal(frozen[..., :2], still)
     assert not torch.equal(frozen[..., 3:], made(model, clip)[..., 3:])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import TINY
 from torch import Tensor, nn
 
 from linker.config import TrainSettings
@@ -20,7 +21,6 @@ from linker.train.fit import Diverged, Plan, fit, rate_at
 from linker.train.losses import Noising, masked_mean, region_loss
 from linker.train.speech import filter_bank
 from linker.train.stages import choose_parameters, stage_1, stage_2, train_stage
-from tests.tiny import TINY
 
 PLAN = Plan(steps=12, learning_rate=0.05, warmup=3, save_every=5, log_every=1)
 

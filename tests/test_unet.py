@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from tiny import TINY, tiny_conditions, tiny_model, told
 
 from linker.model.architecture import BASE, Architecture
 from linker.model.unet import Conditions, UNet
-from tests.tiny import TINY, tiny_conditions, tiny_model, told
 
 PLAIN = Architecture(
     size="parity", sample_px=128, latent_px=16, latent_channels=4, channels=(32, 64, 64),

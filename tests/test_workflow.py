@@ -260,7 +260,7 @@ def test_adding_a_row_moves_no_other() -> None:
 def test_a_rows_token_tells_what_decides_its_frames() -> None:
     (row,) = rows("a")
     base = row_token(row, GenerateSettings())
-    changed = {"steps": 9, "seed": 5, "preset": "draft", "weights": "other", "background_strength": 0.5}
+    changed = {"steps": 9, "seed": 5, "preset": "quality", "weights": "other", "background_strength": 0.5}
     tokens = [row_token(row, GenerateSettings(**{key: value})) for key, value in changed.items()]
     tokens.append(row_token(Row("a", row.portrait, row.audio, 2, scales=(1, 2, 1)), GenerateSettings()))
     assert len({base, *tokens}) == 1 + len(tokens)
@@ -291,7 +291,7 @@ def test_a_rule_calls_its_step_with_the_steps_arguments(rule: str) -> None:
     functions = {node.name: node for node in ast.parse(source.read_text()).body if isinstance(node, ast.FunctionDef)}
     arguments = functions[rule].args
     wanted = {argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)}
-    assert set(re.findall(r"--([a-z_]+)[ =]", text)) - {"log"} == wanted
+    assert set(re.findall(r"--([a-z0-9_]+)[ =]", text)) - {"log"} == wanted
 
 
 def test_every_word_from_outside_is_quoted() -> None:

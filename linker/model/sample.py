@@ -36,7 +36,8 @@ class Sampling:
 class ClipConditions:
     """What stays the same through a clip, computed once.
 
-    still (1, C, h, w): the portrait as the nets model frames;  reference: the portrait's keys and values;  masks side -> (1, T, R);  scales (1, R);
+    still (1, C, h, w): the portrait as the nets model frames;  reference: the portrait's keys and values;
+    masks side -> (1, T, R);  scales (1, R);
     speech (1, F + l - 1, D) padded features of the whole clip;  background (1, 1, h, w), 1 where nothing should move.
     """
 
