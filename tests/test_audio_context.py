@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_speech
 
-from linker.model.audio_context import AudioProjector, encode_speech, pad_context, to_frames
+from linker.model.audio_context import (
+    AudioProjector,
+    encode_speech,
+    normalise_samples,
+    pad_context,
+    speech_states,
+    to_frames,
+)
 
 
 @given(st.integers(1, 30), st.sampled_from([1, 3, 5, 7]))
@@ -39,15 +46,18 @@ def test_interpolation_keeps_time(states: int, frames: int) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=2e-3)
 
 
-def test_long_recordings_are_heard_like_short_ones() -> None:
-    """Two pieces of 30 s: far from the joint, chunked equals whole; near it within what two seconds of context give."""
+def test_chunks_join_at_the_right_time() -> None:
+    """40 s are heard in two chunks. Attention reaches further than the context, so the two hearings are near, not
+    equal; a joint that was one state off would differ by as much as neighbouring states do."""
     encoder = tiny_speech()
     samples = torch.randn(16_000 * 40, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found = encode_speech(encoder, samples, 1000)
-        short = encode_speech(encoder, samples[: 16_000 * 2], 50)
-    assert found.shape == (1, 1000, 24)
-    assert short.shape == (1, 50, 24)
+        found = encode_speech(encoder, samples, 1999)[0]
+        whole = to_frames(speech_states(encoder, normalise_samples(samples[None])), 1999)[0]
+    apart = (found - whole).square().mean().sqrt()
+    shifted = (whole[1:] - whole[:-1]).square().mean().sqrt()
+    assert found.shape == whole.shape == (1999, 24)
+    assert apart < 0.1 * shifted
 
 
 def test_a_tenth_of_a_second_is_enough() -> None:
