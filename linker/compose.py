@@ -42,8 +42,12 @@ class Placement:
         """Rows and columns of the canvas that the crop covers, and the rows and columns of the crop that show there."""
         top, left = max(self.crop_y, 0), max(self.crop_x, 0)
         bottom, right = min(self.crop_y + self.crop_px, self.height), min(self.crop_x + self.crop_px, self.width)
-        return (slice(top, bottom), slice(left, right),
-                slice(top - self.crop_y, bottom - self.crop_y), slice(left - self.crop_x, right - self.crop_x))
+        return (
+            slice(top, bottom),
+            slice(left, right),
+            slice(top - self.crop_y, bottom - self.crop_y),
+            slice(left - self.crop_x, right - self.crop_x),
+        )
 
 
 def place(crop: dict[str, Any], settings: FinishSettings) -> Placement:
@@ -125,8 +129,9 @@ def edge_weight(placement: Placement, feather: float) -> np.ndarray:
     return ((top * bottom)[:, None] * (left * right)[None, :]).astype(np.float32)
 
 
-def follow(frames: Iterable[np.ndarray], still: np.ndarray, core: np.ndarray, reach: np.ndarray
-           ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def follow(
+    frames: Iterable[np.ndarray], still: np.ndarray, core: np.ndarray, reach: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Each frame uint8 (S,S,3) with its weight float32 (S,S): `core`, and within `reach` wherever the frame departs
     from the `still` picture. A place gains its weight at once and loses it slowly, so that weights never flicker."""
     side = still.shape[0]

@@ -17,6 +17,7 @@ from linker.errors import SettingsError
 FPS = 25  # frames a second of the model and of every intermediate (section 4.1)
 SAMPLE_RATE_HZ = 16_000  # what the speech encoder hears
 FACE_PX = 512  # side of the square portrait crop
+EYES_Y, MOUTH_Y = 0.4375, 0.672  # where crops have their eyes and mouth, in training and at work, shares of the side
 REGIONS = ("head", "mouth", "eyes")  # the order of every per-region tensor
 PACKAGE_DIR = Path(__file__).resolve().parent
 ROOT_DIR = PACKAGE_DIR.parent
@@ -66,12 +67,6 @@ class FaceSettings(Group):
 
     min_confidence: float = Field(0.5, ge=0.1, le=0.99, description="face detector's confidence")
     min_face_px: int = Field(40, ge=16, le=1024, description="smallest accepted face height, source pixels")
-    crop_scale: float = Field(
-        2.4, ge=1.2, le=4, description="side of the square crop, in face heights (hair to chin inside)"
-    )
-    crop_up: float = Field(
-        0.12, ge=-0.5, le=0.5, description="centre of the crop above the face's centre, in face heights"
-    )
     mouth_margin: float = Field(0.06, ge=0, le=0.5, description="dilation of the mouth mask, in face heights")
     eyes_margin: float = Field(0.055, ge=0, le=0.5, description="dilation of the eyes mask, in face heights")
     head_margin: float = Field(0.12, ge=0, le=0.5, description="dilation of the head mask, in face heights")
@@ -140,15 +135,15 @@ class LaunchSettings(Group):
 class TrainSettings(Group):
     """train: the embedded mini model from data that this project draws and speaks."""
 
-    videos: int = Field(760, ge=4, le=1_000_000, description="drawn training videos of about 2.6 s")
+    videos: int = Field(1400, ge=4, le=1_000_000, description="drawn training videos of about 1.5 s")
     utterances: int = Field(3000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
     codec_steps: int = Field(3200, ge=1, le=10_000_000, description="steps of the image codec, 8 crops each")
     speech_steps: int = Field(1600, ge=1, le=10_000_000, description="steps of the speech encoder, 16 pieces each")
-    stage1_steps: int = Field(1500, ge=1, le=10_000_000, description="steps of stage 1")
+    stage1_steps: int = Field(200, ge=1, le=10_000_000, description="steps of stage 1")
     stage1_batch: int = Field(16, ge=1, le=4096, description="frames a step in stage 1")
-    stage2_steps: int = Field(3000, ge=1, le=10_000_000, description="steps of stage 2")
+    stage2_steps: int = Field(4400, ge=1, le=10_000_000, description="steps of stage 2")
     stage2_batch: int = Field(2, ge=1, le=4096, description="windows of 12 + 4 frames a step in stage 2")
-    learning_rate: float = Field(4e-4, gt=0, le=1, description="of both stages (the paper's 1e-5 is for base)")
+    learning_rate: float = Field(6e-4, gt=0, le=1, description="of both stages (the paper's 1e-5 is for base)")
 
 
 class Settings(Group):

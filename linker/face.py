@@ -55,7 +55,7 @@ def crop_face(
         _write_picture(face, _refused_picture(portrait, settings, limits))
         write_json(crop, _refused(Refusal(fault.kind, str(fault), "crop_face")))
         return
-    box = crop_box(found.points, found.size, settings)
+    box = crop_box(found.points)
     _write_picture(face, cut_square(found.picture, box, FACE_PX))
     write_json(crop, _described(found, box))
 

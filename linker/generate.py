@@ -182,9 +182,7 @@ def make_clip(
     return made
 
 
-def clip_conditions(
-    engine: Engine, root: Path, row: dict[str, Any], frames: int, portrait: Tensor
-) -> ClipConditions:
+def clip_conditions(engine: Engine, root: Path, row: dict[str, Any], frames: int, portrait: Tensor) -> ClipConditions:
     """What the whole clip shares: the portrait's keys and values, its masks, and what is heard."""
     model, arch = engine.model, engine.model.arch
     masks = ranged_masks(read_masks(root / row["masks"]), tuple(row["ranges"]))

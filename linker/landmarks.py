@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from linker.config import FACE_PX, FaceSettings
+from linker.config import EYES_Y, FACE_PX, MOUTH_Y, FaceSettings
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are outside
 
@@ -20,13 +20,45 @@ LEFT_EYE = (249, 263, 362, 373, 374, 380, 381, 382, 384, 385, 386, 387, 388, 390
 RIGHT_BROW = (46, 52, 53, 55, 63, 65, 66, 70, 105, 107)
 LEFT_BROW = (276, 282, 283, 285, 293, 295, 296, 300, 334, 336)
 OVAL = (
-    10, 21, 54, 58, 67, 93, 103, 109, 127, 132, 136, 148, 149, 150, 152, 162, 172, 176, 234, 251,
-    284, 288, 297, 323, 332, 338, 356, 361, 365, 377, 378, 379, 389, 397, 400, 454,
+    10,
+    21,
+    54,
+    58,
+    67,
+    93,
+    103,
+    109,
+    127,
+    132,
+    136,
+    148,
+    149,
+    150,
+    152,
+    162,
+    172,
+    176,
+    234,
+    251,
+    284,
+    288,
+    297,
+    323,
+    332,
+    338,
+    356,
+    361,
+    365,
+    377,
+    378,
+    379,
+    389,
+    397,
+    400,
+    454,
 )
 FOREHEAD, CHIN, UNDER_LIP = 10, 152, 17
 
-TIGHTEST = 1.67  # the crop never gets narrower, in face heights: the face fills 60 % of it
-MOVED = 0.2  # how far the crop may move to stay within the picture, in face heights
 HAIR_REACH = 0.35  # how far around the oval the subject counts as head, in face heights
 JAW_SHARE = 0.3  # how far towards the chin the mouth region goes down, as a share of lip to chin
 SOFT_EDGE = 0.012  # sigma of the masks' edges, in face heights
@@ -50,20 +82,15 @@ def bounds(points: np.ndarray) -> Box:
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def crop_box(points: np.ndarray, size: tuple[int, int], settings: FaceSettings) -> Box:
-    """The square to animate: `crop_scale` face heights wide, its centre `crop_up` face heights above the face's.
+def crop_box(points: np.ndarray) -> Box:
+    """The square to animate: eyes at EYES_Y and mouth at MOUTH_Y of its side, half way across, as in training.
 
-    Where that reaches beyond the picture (`size`: width, height), the square first shrinks (no further than to
-    TIGHTEST) and then moves (no further than MOVED), because what lies outside can only be made up.
+    It may reach beyond the picture, whose edge is then repeated: only what lies inside is ever delivered.
     """
-    oval = points[list(OVAL)]
-    height = max(face_height_px(points), *np.ptp(oval, axis=0))  # of a profile or a tilted head the whole oval counts
-    smallest = min(settings.crop_scale, TIGHTEST) * height
-    side = float(np.clip(min(size), smallest, settings.crop_scale * height))
-    centre = (oval.min(0) + oval.max(0)) / 2 - (0.0, settings.crop_up * height)
-    inside = np.clip(centre, side / 2, np.maximum(np.array(size) - side / 2, side / 2))
-    inside = np.where(np.array(size) < side, np.array(size) / 2, inside)
-    return square_box(centre + np.clip(inside - centre, -MOVED * height, MOVED * height), side)
+    eyes = (points[list(RIGHT_EYE)].mean(0) + points[list(LEFT_EYE)].mean(0)) / 2
+    mouth = points[list(LIPS)].mean(0)
+    side = float(np.linalg.norm(mouth - eyes)) / (MOUTH_Y - EYES_Y)
+    return square_box((eyes + mouth) / 2 + (0.0, side * (0.5 - (EYES_Y + MOUTH_Y) / 2)), side)
 
 
 def square_box(centre: np.ndarray, side: float) -> Box:

@@ -168,7 +168,7 @@ def _times(timings: dict[str, float]) -> str:
         return ""
     longest = max(max(timings.values()), 1e-9)
     lines = "".join(
-        f'<tr><td>{escape(step.replace("_", " "))}</td>'
+        f"<tr><td>{escape(step.replace('_', ' '))}</td>"
         f'<td><span style="width:{100 * seconds / longest:.0f}%"></span></td><td>{seconds:.1f} s</td></tr>'
         for step, seconds in timings.items()
     )
@@ -210,9 +210,7 @@ def _versions(cards: list[Card]) -> dict[str, str]:
 
 
 def _table(lines: Iterable[tuple[str, Any]], css: str) -> str:
-    cells = "".join(
-        f"<tr><th>{escape(str(key))}</th><td>{escape(_value(value))}</td></tr>" for key, value in lines
-    )
+    cells = "".join(f"<tr><th>{escape(str(key))}</th><td>{escape(_value(value))}</td></tr>" for key, value in lines)
     return f'<table class="{css}">{cells}</table>'
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from linker import lock
 from linker.config import MINI_DIR, ROOT_DIR
-from linker.errors import EnvironmentError, ManifestError
+from linker.errors import EnvironmentError, ManifestError, SettingsError
 from linker.manifest import is_whole_file, read_manifest
 from linker.plan import make_plan, media_faults, to_json, to_text
 from linker.records import Manifest, Row, read_json, write_json
@@ -148,10 +148,21 @@ def train(options: argparse.Namespace) -> int:
 
 
 def weights(options: argparse.Namespace) -> int:
-    """Check a checkpoint folder and tell what is in it; without one, the embedded weights."""
+    """Check a checkpoint folder and tell what is in it (without one: the embedded weights), or start one."""
     from linker.model.lingualinker import describe
 
-    print(json.dumps(describe(options.folder or MINI_DIR), indent=1))
+    if options.words[:2] == ["init", "base"] and len(options.words) == 3:
+        return _start_base(Path(options.words[2]), options.sources or [])
+    if len(options.words) > 1:
+        raise SettingsError("weights: needed a folder, or `init base FOLDER --from ...`")
+    print(json.dumps(describe(Path(options.words[0]) if options.words else MINI_DIR), indent=1))
+    return 0
+
+
+def _start_base(folder: Path, words: list[str]) -> int:
+    from linker.train.start import find_sources, start_base
+
+    print(json.dumps(start_base(find_sources(words), folder), indent=1))
     return 0
 
 
@@ -223,7 +234,11 @@ def _add_test(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, nargs="?", help="a LinguaLinker checkpoint")
+    parser.add_argument("words", nargs="*", metavar="FOLDER", help="a checkpoint; or: init base FOLDER")
+    parser.add_argument(
+        "--from", dest="sources", nargs="+", metavar="SOURCE",
+        help="a folder with unet/ motion/ codec/ speech/, or unet=FOLDER, motion=owner/name@revision#sha256, ...",
+    )  # fmt: skip
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,14 @@ from linker.records import write_json
 FACE_PX = 512
 
 
-def paint(width: int, height: int, centre: tuple[float, float], head_px: float, move: tuple[float, float] = (0, 0),
-          mouth: float = 0.0) -> np.ndarray:
+def paint(
+    width: int,
+    height: int,
+    centre: tuple[float, float],
+    head_px: float,
+    move: tuple[float, float] = (0, 0),
+    mouth: float = 0.0,
+) -> np.ndarray:
     """Portrait uint8 (height,width,3); `head_px` is the head's height, `move` shifts head and hair, pixels."""
     rng = np.random.default_rng(1)
     noise = cv2.GaussianBlur(rng.normal(0, 1, (height, width)).astype(np.float32), (0, 0), head_px / 60)

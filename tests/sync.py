@@ -79,7 +79,7 @@ def prepare(number: int, folder: Path) -> tuple[dict[str, object], str, Curve]:
     files = {"face": "face.png", "crop": "crop.json", "masks": "masks.npz"}
     files |= {"driver": "driver.wav", "loudness": "loudness.json"}
     row: dict[str, object] = {key: f"{name}/{file}" for key, file in files.items()}
-    row |= {"clip": name, "seed": number, "scales": [1, 1, 1], "ranges": [1, 1, 1], "preset": "balanced"}
+    row |= {"clip": name, "seed": number, "scales": [1, 1, 1], "ranges": [1, 1, 1], "preset": GenerateSettings().preset}
     return row, speech.language, motion(speech, seed).open.astype(np.float64)
 
 

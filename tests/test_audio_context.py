@@ -38,6 +38,13 @@ def test_a_moved_context_gives_moved_blocks() -> None:
     torch.testing.assert_close(whole[:, 4:], part)
 
 
+def test_even_the_average_of_a_context_tells_before_from_after() -> None:
+    projector = AudioProjector(24, 12, 5)
+    heard = torch.randn(1, 5, 24)
+    there, back = projector(heard).mean(2), projector(heard.flip(1)).mean(2)
+    assert (there - back).abs().max() > 0.1
+
+
 @given(st.integers(2, 400), st.integers(1, 200))
 def test_interpolation_keeps_time(states: int, frames: int) -> None:
     ramp = (torch.arange(states, dtype=torch.float32)[None, :, None] + 0.5) / states

@@ -90,9 +90,7 @@ def test_torch_comes_from_its_own_index(workplace: list[tuple[str, ...]], monkey
     assert workplace[2] == ("--index-url", "https://example.org/cpu", "--no-deps", "torch==2.13.0")
 
 
-def test_an_interpreter_may_be_used_as_it_is(
-    workplace: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interpreter_may_be_used_as_it_is(workplace: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINKER_NO_VENV", "1")
     assert bootstrap.prepare(extras=True) == Path(sys.executable)
     assert workplace == []

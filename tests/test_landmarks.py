@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linker import landmarks as lm
-from linker.config import FACE_PX, FaceSettings
+from linker.config import EYES_Y, FACE_PX, MOUTH_Y, FaceSettings
 
 ROUND = np.linspace(0, 2 * np.pi, 478, endpoint=False)
 
@@ -49,35 +49,29 @@ def test_height_and_roll_do_not_depend_on_place_and_tilt(x: float, y: float, hei
     assert lm.roll_deg(points) == pytest.approx(tilt, abs=0.01)
 
 
-@given(coordinates, coordinates, heights, tilts, st.integers(64, 6000), st.integers(64, 6000))
-def test_crop_is_square_and_holds_the_face(
-    x: float, y: float, height: float, tilt: float, wide: int, high: int
-) -> None:
+@given(coordinates, coordinates, heights, tilts)
+def test_crop_is_square_and_holds_the_face(x: float, y: float, height: float, tilt: float) -> None:
     points = a_face(x, y, height, tilt)
-    x0, y0, x1, y1 = lm.crop_box(points, (wide, high), FaceSettings())
+    x0, y0, x1, y1 = lm.crop_box(points)
     assert x1 - x0 == y1 - y0
     assert (points >= (x0 - 1, y0 - 1)).all()
     assert (points <= (x1 + 1, y1 + 1)).all()
-    assert (x1 - x0) / height <= FaceSettings().crop_scale * 1.2 + 0.1
 
 
-def test_crop_stays_in_the_picture_where_it_can() -> None:
-    whole = FaceSettings(crop_scale=2.0)
-    assert lm.crop_box(a_face(500, 500, 200), (1000, 1000), whole) == (300, 276, 700, 676)
-    moved = lm.crop_box(a_face(180, 500, 200), (1000, 1000), whole)
-    assert moved[0] == 0
-    assert moved[2] == 400
-    shrunk = lm.crop_box(a_face(180, 180, 200), (360, 360), whole)
-    assert shrunk == (0, 0, 360, 360)
-    beyond = lm.crop_box(a_face(110, 110, 200), (220, 220), whole)
-    assert beyond[2] - beyond[0] == 334
-    assert beyond[0] < 0 < 220 < beyond[2]
+@given(coordinates, coordinates, heights)
+def test_every_crop_has_its_eyes_and_mouth_where_training_had_them(x: float, y: float, height: float) -> None:
+    points = a_face(x, y, height)
+    inside = lm.to_crop(points, lm.crop_box(points), 1)
+    eyes = inside[list(lm.RIGHT_EYE + lm.LEFT_EYE)].mean(0)
+    off = 4 / height  # boxes are whole pixels
+    assert eyes == pytest.approx((0.5, EYES_Y), abs=off)
+    assert inside[list(lm.LIPS)].mean(0) == pytest.approx((0.5, MOUTH_Y), abs=off)
 
 
 @given(coordinates, coordinates, heights)
 def test_crop_and_source_pixels_round_trip(x: float, y: float, height: float) -> None:
     points = a_face(x, y, height)
-    box = lm.crop_box(points, (5000, 5000), FaceSettings())
+    box = lm.crop_box(points)
     inside = lm.to_crop(points, box)
     assert np.allclose(lm.to_source(inside, box), points, atol=1e-6)
     assert np.allclose(lm.to_crop(np.array([[box[0], box[1]], [box[2], box[3]]]), box), [[0, 0], [FACE_PX, FACE_PX]])

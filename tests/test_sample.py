@@ -9,17 +9,16 @@ from hypothesis import strategies as st
 from tiny import tiny_conditions, tiny_model
 
 from linker.model.audio_context import pad_context
-from linker.model.lingualinker import LinguaLinker
+from linker.model.lingualinker import LEAST_INPUT, LinguaLinker, input_scale
 from linker.model.masks import background_of, ranged_masks, scale_area
 from linker.model.sample import (
-    SAMPLERS,
     ClipConditions,
     Sampling,
-    make_scheduler,
     noise_of,
     sample_clip,
     window_count,
-)  # fmt: skip
+)
+from linker.model.schedule import SAMPLERS, make_scheduler
 
 FRAMES = 30
 
@@ -48,6 +47,13 @@ def made(model: LinguaLinker, clip: ClipConditions, seed: int = 1, first: int = 
     windows = list(sample_clip(model, clip, FRAMES, seed, sampling, first, before))
     assert [number for number, _ in windows] == list(range(first, 3))
     return torch.cat([latents for _, latents in windows], dim=1)
+
+
+def test_the_input_is_scaled_by_its_signal_and_never_silent() -> None:
+    scale = input_scale(torch.arange(1000))
+    assert scale[0] > 0.99
+    assert scale[-1] == pytest.approx(LEAST_INPUT)
+    assert (scale.diff() <= 0).all()
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 10_000))

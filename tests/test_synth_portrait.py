@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linker.config import MOUTH_Y
+from linker.synth.features import Patch
 from linker.synth.motion import Motion, rest
 from linker.synth.portrait import Portrait, Truth, draw_portrait
 from linker.synth.traits import STYLES
@@ -31,6 +33,23 @@ def test_motion_slices_and_replaces() -> None:
     assert motion[2:5].open[0] == motion.open[2]
     assert motion.with_curves(blink=0.5).blink.tolist() == [0.5] * 10
     assert rest(4).open.dtype == np.float32
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_cropped_portraits_have_eyes_and_mouth_where_crops_have_them(style: str) -> None:
+    for seed in range(3):
+        boxes = draw_portrait(seed, style, SIZE, cropped=True).truth(rest(1)).regions()[0] / SIZE
+        mouth = (boxes[1, :2] + boxes[1, 2:]) / 2
+        assert mouth == pytest.approx((0.5, MOUTH_Y), abs=0.03)
+
+
+def test_a_shape_smaller_than_a_pixel_is_left_out() -> None:
+    """It once ended the drawing of two portraits in a thousand."""
+    canvas = np.full((32, 32, 3), 90, np.uint8)
+    patch = Patch(canvas, np.array([[8.0, 8.0], [24.0, 24.0]]), 2, 64)
+    patch.lay(np.array([1.0, 0.0, 0.0]), np.zeros(patch.drawn.shape, np.uint8))
+    patch.put_back()
+    assert (canvas == 90).all()
 
 
 def test_same_seed_gives_the_same_pixels(portrait: Portrait) -> None:

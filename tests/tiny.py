@@ -14,7 +14,7 @@ from linker.model.unet import Conditions
 
 TINY = Architecture(
     size="tiny", sample_px=32, latent_px=8, latent_channels=4, channels=(16, 32), attention=(True, True), heads=2,
-    norm_groups=8, speech_dim=24, audio_dim=12, motion_heads=2, reference_positions=True,
+    norm_groups=8, speech_dim=24, audio_dim=12, motion_heads=2, reference_positions=True, quiet_noise=True,
 )  # fmt: skip
 
 

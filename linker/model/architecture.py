@@ -30,6 +30,9 @@ class Architecture(Group):
     reference_positions: bool = Field(
         False, description="2-D sinusoids on queries and keys of the reference attention (decision 0002)"
     )
+    quiet_noise: bool = Field(
+        False, description="latents enter the denoising net scaled by their signal's share (decision 0002)"
+    )
     latent_mean: tuple[float, ...] = Field((), description="per-channel mean of the codec's latents; empty = 0")
     latent_std: tuple[float, ...] = Field((), description="per-channel deviation of the codec's latents; empty = 1")
     change_std: tuple[float, ...] = Field(
@@ -38,7 +41,7 @@ class Architecture(Group):
     prediction: Literal["v_prediction"] = "v_prediction"
 
 
-MINI = Architecture(reference_positions=True)
+MINI = Architecture(reference_positions=True, quiet_noise=True)
 BASE = Architecture(
     size="base", sample_px=512, latent_px=64, latent_channels=4, channels=(320, 640, 1280, 1280),
     attention=(True, True, True, False), layers_per_block=2, heads=8, norm_groups=32, speech_dim=1024, audio_dim=768,

@@ -55,7 +55,11 @@ def pad_context(speech_BFC: Tensor, context: int) -> Tensor:
 
 
 class AudioProjector(nn.Module):
-    """MLP from the speech encoder's width to the audio tokens', and each token's place in the context."""
+    """MLP from the speech encoder's width to the audio tokens', told each token's place in the context.
+
+    Attention cannot tell before from after, and starts by averaging its context. So each place has its own gain and
+    offset: then even the average differs with the order of what is heard.
+    """
 
     def __init__(self, speech_dim: int, audio_dim: int, context: int) -> None:
         super().__init__()
@@ -63,11 +67,11 @@ class AudioProjector(nn.Module):
         self.norm = nn.LayerNorm(speech_dim)
         self.linear_1 = nn.Linear(speech_dim, 2 * audio_dim)
         self.linear_2 = nn.Linear(2 * audio_dim, audio_dim)
-        self.position = nn.Parameter(
-            torch.randn(context, audio_dim) * 0.5
-        )  # attention alone cannot tell before from after
+        self.norm_out = nn.LayerNorm(audio_dim)
+        self.gain = nn.Parameter(torch.randn(context, audio_dim))
+        self.position = nn.Parameter(torch.randn(context, audio_dim) * 0.5)
 
     def forward(self, speech_BFC: Tensor) -> Tensor:
         """Padded speech (B, F + l - 1, speech_dim) -> audio blocks (B, F, l, audio_dim); see `pad_context`."""
-        tokens = self.linear_2(F.silu(self.linear_1(self.norm(speech_BFC))))
-        return tokens.unfold(1, self.context, 1).transpose(2, 3) + self.position
+        tokens = self.norm_out(self.linear_2(F.silu(self.linear_1(self.norm(speech_BFC)))))
+        return tokens.unfold(1, self.context, 1).transpose(2, 3) * self.gain + self.position

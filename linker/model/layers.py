@@ -67,8 +67,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Scaled dot-product attention. Training on a CPU takes the plain product: the fused kernel's backward pass is two
     to ten times slower there for our short sequences."""
     if query.device.type == "cpu" and query.requires_grad and torch.is_grad_enabled():
-        weights = torch.softmax(query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2), dim=-1)
-        return weights.to(value.dtype) @ value
+        with torch.autocast("cpu", enabled=False):  # which would take the softmax to float32 and back
+            logits = (query * query.shape[-1] ** -0.5).to(value.dtype) @ key.to(value.dtype).transpose(-1, -2)
+            return torch.softmax(logits, dim=-1) @ value
     return F.scaled_dot_product_attention(query, key, value)
 
 

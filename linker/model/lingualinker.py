@@ -21,11 +21,14 @@ from linker.errors import EnvironmentError
 from linker.model.architecture import Architecture
 from linker.model.audio_context import AudioProjector
 from linker.model.layers import KeyValue
+from linker.model.schedule import signal_levels
+from linker.model.temporal import Memory
 from linker.model.unet import Conditions, UNet
 from linker.records import atomic, sha256_file, write_json
 
 WEIGHTS = "linker.safetensors"
 CARD = "lingualinker.json"
+LEAST_INPUT = 0.05  # of the input at the last timestep under `quiet_noise`: the seed still counts
 
 
 class LinguaLinker(nn.Module):
@@ -46,11 +49,20 @@ class LinguaLinker(nn.Module):
         transformers = self.denoising.transformers()
         return [t.block.reference_key_value(tokens) for t, tokens in zip(transformers, seen.tokens, strict=True)]
 
-    def read_preceding(self, latents_BMChw: Tensor) -> list[Tensor]:
-        """What the temporal modules see of the preceding frames: the reference net's maps, once a window."""
+    def preceding_maps(self, latents_BMChw: Tensor) -> list[Tensor]:
+        """The reference net's maps of the preceding frames, (B M, C, H, W) for each temporal module."""
         flat = latents_BMChw.flatten(0, 1)
         _, seen = self.reference(flat, flat.new_zeros(flat.shape[0]))
         return seen.maps
+
+    def remember(self, maps: list[Tensor], batch: int) -> list[list[Memory]]:
+        """Keys and values that every temporal module keeps of such maps, once a window."""
+        modules = self.denoising.temporal_modules()
+        return [module.remember(seen, batch) for module, seen in zip(modules, maps, strict=True)]
+
+    def read_preceding(self, latents_BMChw: Tensor) -> list[list[Memory]]:
+        """What a window knows of the frames before it."""
+        return self.remember(self.preceding_maps(latents_BMChw), len(latents_BMChw))
 
     def hear(self, speech_BSD: Tensor) -> list[KeyValue]:
         """Keys and values of every audio attention, from padded speech features (B, F + l - 1, D) (Eq. 5)."""
@@ -60,6 +72,8 @@ class LinguaLinker(nn.Module):
     def denoise(self, latents_BFChw: Tensor, timestep_B: Tensor, conditions: Conditions) -> Tensor:
         """Prediction (B, F, C, h, w) for noisy latents."""
         frames = latents_BFChw.shape[1]
+        if self.arch.quiet_noise:
+            latents_BFChw = latents_BFChw * input_scale(timestep_B)[:, None, None, None, None].to(latents_BFChw)
         flat, _ = self.denoising(latents_BFChw.flatten(0, 1), timestep_B.repeat_interleave(frames), conditions)
         return flat.unflatten(0, (-1, frames))
 
@@ -121,6 +135,12 @@ class LinguaLinker(nn.Module):
         model = LinguaLinker(arch)
         model.load_state_dict(checked_weights(folder / WEIGHTS, model), strict=True)
         return model.eval()
+
+
+def input_scale(timestep_B: Tensor) -> Tensor:
+    """Share of the signal in noisy latents, (B,), never quite 0. Near the last timestep the input is all noise: a small
+    net that must learn to look away from it learns far slower what the portrait and the speech say."""
+    return signal_levels().to(timestep_B.device)[timestep_B].sqrt().clamp(min=LEAST_INPUT)
 
 
 def weight_files(folder: Path) -> list[Path]:

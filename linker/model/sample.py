@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, LCMScheduler, TCDScheduler, UniPCMultistepScheduler
+from diffusers import LCMScheduler, TCDScheduler
 from torch import Tensor
 
 from linker.model.layers import KeyValue
 from linker.model.lingualinker import LinguaLinker
+from linker.model.schedule import make_scheduler
 from linker.model.unet import Conditions
-
-SAMPLERS = {"ddim": DDIMScheduler, "unipc": UniPCMultistepScheduler, "lcm": LCMScheduler, "tcd": TCDScheduler}
-TRAIN_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -47,17 +45,6 @@ class ClipConditions:
     scales: Tensor
     speech: Tensor
     background: Tensor
-
-
-def make_scheduler(name: str, steps: int) -> Any:
-    """Same betas in training and inference: Stable Diffusion's, rescaled to zero terminal SNR, trailing timesteps."""
-    options = {"clip_sample": False} if name in ("ddim", "lcm", "tcd") else {}
-    scheduler = SAMPLERS[name](
-        num_train_timesteps=TRAIN_STEPS, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-        prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, **options,
-    )  # fmt: skip
-    scheduler.set_timesteps(steps)
-    return scheduler
 
 
 def noise_of(seed: int, window: int | str, shape: tuple[int, ...], draw: int = 0) -> Tensor:

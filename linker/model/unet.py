@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from linker.model.architecture import Architecture
 from linker.model.gate import LayerConditions, TransformerBlock
 from linker.model.layers import Downsample, KeyValue, ResnetBlock, TimeEmbedding, Upsample
-from linker.model.temporal import TemporalModule
+from linker.model.temporal import Memory, TemporalModule
 
 Role = Literal["reference", "denoising"]
 
@@ -39,7 +39,7 @@ class Conditions:
     """What the denoising net is told; lists run over the net's transformers or temporal modules in forward order.
 
     masks: side of a latent in pixels -> (B, T, R);  scales: (B, R);  keep: see LayerConditions.
-    preceding: features of the preceding frames, (B M, C, H, W) each; None = single frames, no temporal modules.
+    preceding: what the temporal modules remember of the preceding frames; None = single frames, no temporal modules.
     """
 
     batch: int
@@ -47,7 +47,7 @@ class Conditions:
     scales: Tensor
     reference: list[KeyValue] | None = None
     audio: list[KeyValue] | None = None
-    preceding: list[Tensor] | None = None
+    preceding: list[list[Memory]] | None = None
     keep: Tensor | None = None
 
     def layer(self, index: int, tokens: int) -> LayerConditions:

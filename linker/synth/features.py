@@ -129,6 +129,8 @@ class Patch:
     def lay(self, colour: Array | Canvas, mask: Canvas, strength: float = 1.0) -> None:
         """Lay a colour (3,) 0..1, or an image, over the patch through a mask."""
         where = bounds(mask)
+        if not mask[where].size:  # too small to cover one pixel
+            return
         image, alpha = self.image[where], mask[where].astype(np.float32) * np.float32(strength / 255)
         paint = solid(colour, image.shape) if np.ndim(colour) == 1 else np.asarray(colour[where], np.uint8)
         image[:] = cv2.blendLinear(image, paint, 1 - alpha, alpha)

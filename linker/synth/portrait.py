@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from linker.config import EYES_Y, MOUTH_Y
 from linker.synth import drawing as d
 from linker.synth import features, hair, skin
 from linker.synth.backdrop import background, body
@@ -191,14 +192,25 @@ def sprite(layer: Layer, frame: Frame, play: float) -> Sprite:
     return Sprite(colour, behind[..., 0], (rows, columns))
 
 
-def draw_portrait(seed: int, style: str | None = None, size_px: int = 256) -> Portrait:
-    """A person chosen by `seed`; `style` is one of STYLES, or chosen by the seed too."""
+def draw_portrait(seed: int, style: str | None = None, size_px: int = 256, cropped: bool = False) -> Portrait:
+    """A person chosen by `seed`; `style` is one of STYLES, or chosen by the seed too. `cropped`: as crop_face would."""
     rng = np.random.default_rng([seed, 7])
     chosen = str(rng.choice(STYLES))
     t = draw_traits(rng, style or chosen)
-    face_px = t.face_h * size_px
-    frame = Frame(size_px, face_px, t.centre_x * size_px, t.centre_y * size_px)
-    return bake(t, frame, rng)
+    return bake(t, aligned(t, size_px, rng) if cropped else free(t, size_px), rng)
+
+
+def free(t: Traits, size_px: int) -> Frame:
+    """The head where the artist put it."""
+    return Frame(size_px, t.face_h * size_px, t.centre_x * size_px, t.centre_y * size_px)
+
+
+def aligned(t: Traits, size_px: int, rng: np.random.Generator) -> Frame:
+    """The head as crop_face cuts it, but for what a landmark finder errs by."""
+    face_px = float(size_px * (MOUTH_Y - EYES_Y) / (t.mouth_y - t.eye_y) * rng.uniform(0.96, 1.04))
+    shift_x, shift_y = (float(shift) for shift in rng.uniform(-0.012, 0.012, 2) * size_px)
+    middle = size_px * (EYES_Y + MOUTH_Y) / 2 - face_px * (t.eye_y + t.mouth_y) / 2
+    return Frame(size_px, face_px, size_px / 2 + shift_x, middle + shift_y)
 
 
 def bake(t: Traits, frame: Frame, rng: np.random.Generator) -> Portrait:

@@ -33,13 +33,13 @@ class Video:
     style: str
 
 
-def make_video(seed: int, size_px: int = 256, duration_s: tuple[float, float] = (2.4, 2.8)) -> Video:
+def make_video(seed: int, size_px: int = 256, duration_s: tuple[float, float] = (1.3, 1.6)) -> Video:
     """Draw and speak one video; styles take turns, everything else is drawn from `seed`."""
     speech = speech_module.random_speech(seed, duration_s=duration_s)
     frames = round(len(speech.samples) / SAMPLE_RATE_HZ * FPS)
     motion = visemes.motion(speech, seed)[:frames]
     style = STYLES[seed % len(STYLES)]
-    portrait = draw_portrait(seed, style, size_px)
+    portrait = draw_portrait(seed, style, size_px, cropped=True)
     return Video(
         frames=portrait.render(motion),
         samples=speech.samples,

@@ -16,6 +16,8 @@ from linker.model.codec import encode_frames
 from linker.records import atomic
 from linker.train.codec import frame_files
 
+RESTING_SHARE = 0.8  # of references are a video's first frame, mouth closed, as portraits mostly are
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -88,7 +90,8 @@ class Windows:
         latents, length = self.latents[video], len(self.latents[video])
         opening = rng.random() < start_share
         start = 0 if opening else int(rng.integers(self.arch.preceding, length - frames + 1))
-        reference = latents[0 if opening or rng.random() < 0.5 else int(rng.integers(length))]
+        resting = opening or rng.random() < RESTING_SHARE
+        reference = latents[0 if resting else int(rng.integers(length))]
         if opening:  # a clip's first window: the portrait, repeated
             preceding = self._modelled(np.repeat(reference[None], self.arch.preceding, axis=0), reference)
         else:  # what was generated is never quite clean

@@ -45,7 +45,7 @@ def fit(model: nn.Module, loss_of_step: LossOfStep, plan: Plan, folder: Path) ->
     Raises Diverged when the loss is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(parameter_groups(model, plan), betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(parameter_groups(model, plan), betas=(0.9, 0.99), fused=True)
     average = {name: value.detach().clone() for name, value in trained(model)}
     step = resume(folder / "state.pt", model, optimizer, average)
     started, first = time.monotonic(), step

@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from linker.model.sample import make_scheduler
+from linker.model.schedule import signal_levels
 
 GAMMA = 5.0
+CALM = 0.3  # squared change from the portrait, in deviations, under which samples count alike
 
 
 class Noising:
     """Forward diffusion with the betas that inference uses (zero terminal SNR) and v-prediction targets."""
 
     def __init__(self) -> None:
-        self.signal = make_scheduler("ddim", 1).alphas_cumprod.float()  # alpha-bar a timestep, (1000,)
+        self.signal = signal_levels()
 
     def add(self, clean: Tensor, noise: Tensor, timestep_B: Tensor) -> tuple[Tensor, Tensor]:
         """(noisy latents, velocity) for samples (B, ...) at timesteps (B,)."""
@@ -26,6 +27,11 @@ class Noising:
         """min-SNR for v-prediction, floored as velocity needs it: 1 at high noise, gamma / (SNR + 1) at low noise."""
         level = self.signal[timestep_B]
         return torch.clamp(GAMMA * (1 - level), max=1.0)  # 1 - level = 1 / (SNR + 1)
+
+
+def evened(target_BFChw: Tensor) -> Tensor:
+    """Weight of each sample (B,) against how much moves in it: lively videos would drown the calm ones."""
+    return 1 / (target_BFChw.square().mean((1, 2, 3, 4)) + CALM)
 
 
 def masked_mean(error_BFhw: Tensor, mask_Bhw: Tensor) -> Tensor:

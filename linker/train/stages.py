@@ -14,7 +14,7 @@ from linker.model.lingualinker import LinguaLinker
 from linker.model.unet import Conditions
 from linker.train.dataset import Batch, Windows
 from linker.train.fit import Plan, fit
-from linker.train.losses import Noising, region_loss
+from linker.train.losses import Noising, evened, region_loss
 
 NEW_IN_STAGE_2 = ("*motion_modules*", "*.norm2.*attn2*", "*attn2*", "*.gate.*", "audio.*")
 
@@ -33,7 +33,7 @@ class Stage:
     eyes_weight: float = 0.5
     drop: float = 0.05
     start_share: float = 0.2
-    full_noise: float = 0.6  # share of samples at the last timestep, where few-step sampling does most of its work
+    full_noise: float = 0.75  # share of samples at the last timestep, where few-step sampling does most of its work
 
 
 def stage_1(steps: int, batch: int = 16, rate: float = 4e-4) -> Stage:
@@ -45,7 +45,7 @@ def stage_1(steps: int, batch: int = 16, rate: float = 4e-4) -> Stage:
 def stage_2(steps: int, batch: int = 2, rate: float = 4e-4, paper: bool = False) -> Stage:
     """Windows of frames: time and speech. The paper trains only what is new; a small net trains the rest along."""
     plan = Plan(steps=steps, learning_rate=rate, warmup=100, ema=0.998, save_every=250)
-    return Stage("stage2", 12, batch, plan, NEW_IN_STAGE_2 if paper else ("denoising.*", "audio.*"))
+    return Stage("stage2", 12, batch, plan, NEW_IN_STAGE_2 if paper else ("*",))
 
 
 def draw_timesteps(count: int, stage: Stage, rng: torch.Generator) -> Tensor:
@@ -69,7 +69,10 @@ def batch_conditions(model: LinguaLinker, batch: Batch, single: bool) -> Conditi
     reference = model.read_portrait(batch.reference)
     if single:
         return Conditions(size, masks, scales, reference, keep=batch.keep)
-    heard, seen = model.hear(batch.speech), model.read_preceding(batch.preceding)
+    heard = model.hear(batch.speech)
+    with torch.no_grad():  # the reference net learns from portraits
+        maps = model.preceding_maps(batch.preceding)
+    seen = model.remember(maps, size)
     return Conditions(size, masks, scales, reference, heard, seen, batch.keep)
 
 
@@ -88,6 +91,7 @@ def train_stage(model: LinguaLinker, stage: Stage, cache: Path, folder: Path) ->
         with torch.autocast("cpu", torch.bfloat16):
             made = model.denoise(noisy, timestep, batch_conditions(model, batch, stage.frames == 1)).float()
         error = (made - velocity).square().mean(2)
-        return region_loss(error, batch.masks, noising.weight(timestep), stage.mouth_weight, stage.eyes_weight)
+        weight = noising.weight(timestep) * evened(batch.target)
+        return region_loss(error, batch.masks, weight, stage.mouth_weight, stage.eyes_weight)
 
     fit(model, loss_of_step, stage.plan, folder)
