@@ -1,8 +1,8 @@
 """The temporal module (AnimateDiff's, by its diffusers names): attention over time at every place of the picture.
 
 The paper adds preceding frames: four clean frames of the previous window, seen by the twelve new ones as extra keys and
-values. Their features come from the reference net and depend neither on the noise nor on the timestep, so their keys and
-values are computed once a window (`remember`), whatever the number of steps.
+values. Their features come from the reference net and depend neither on the noise nor on the timestep, so their keys
+and values are computed once a window (`remember`), whatever the number of steps.
 """
 
 from __future__ import annotations
