@@ -42,6 +42,11 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def listening() -> None:
+    """Ctrl-C counts, even where the tests themselves were started in a script's background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def portraits_and_audios(workshop: Workshop) -> None:
     for name in ("p a.png", "p'b.png", "s1.wav", "s $2.wav"):
         workshop.file(name, name)
@@ -131,7 +136,8 @@ def test_ctrl_c_ends_everything_and_leaves_no_lock(workshop: Workshop) -> None:
     manifest = workshop.manifest(*LINES[:3])
     words = workshop.words("run", manifest, "--results", workshop.results)
     environment = workshop.environment(TRIVIAL_S="5")
-    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True) as head:
+    typed = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True, "preexec_fn": listening}
+    with subprocess.Popen(words, env=environment, **typed) as head:
         wait_for(lambda: workshop.made() == ["r1"])
         os.killpg(head.pid, signal.SIGINT)
         _, told = head.communicate(timeout=30)
