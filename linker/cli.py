@@ -7,7 +7,6 @@ token. 0 done, 1 a bug, 2 bad settings or manifest, 3 environment, 4 finished wi
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import inspect
 import json
@@ -24,7 +23,7 @@ from typing import Any, NoReturn, TextIO
 
 from linker import process
 from linker.config import Group, LaunchSettings, Settings, read_settings
-from linker.errors import EnvironmentError, LinkerError, SettingsError
+from linker.errors import EnvironmentError, LinkerError, SettingsError, is_machine_fault
 
 STEPS = {
     "normalize_audio": "linker.audio",
@@ -46,7 +45,6 @@ STEPS = {
     "train_stage2": "linker.train.steps",
 }
 LAUNCHED = ("generate",)  # steps whose work goes where the launch settings say
-MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 Step = Callable[..., None]
 
@@ -74,7 +72,7 @@ def as_expected(error: Exception) -> LinkerError | None:
     """The error as people are told it; a full disk or a folder that may not be written is the machine's fault."""
     if isinstance(error, LinkerError):
         return error
-    if isinstance(error, OSError) and error.errno in MACHINE_FAULTS:
+    if isinstance(error, OSError) and is_machine_fault(error):
         where = error.filename or "the results folder"
         return EnvironmentError(f"{where}: {error.strerror}; make room or allow writing, and run again")
     return None

@@ -19,6 +19,11 @@ SAMPLE_RATE_HZ = 16_000  # what the speech encoder hears
 FACE_PX = 512  # side of the square portrait crop
 EYES_Y, MOUTH_Y = 0.4375, 0.672  # where crops have their eyes and mouth, in training and at work, shares of the side
 REGIONS = ("head", "mouth", "eyes")  # the order of every per-region tensor
+PRESETS = {  # steps, guidance scale: what they cost is in README
+    "quality": (4, 1.0),
+    "balanced": (2, 1.0),
+    "draft": (1, 1.0),
+}
 PACKAGE_DIR = Path(__file__).resolve().parent
 ROOT_DIR = PACKAGE_DIR.parent
 MINI_DIR = ROOT_DIR / "workflow" / "resources" / "mini"
@@ -179,6 +184,11 @@ def load_settings(path: Path) -> Settings:
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: found {type(values).__name__}, needed a mapping of setting groups")
     return read_settings(values, str(path))
+
+
+def weights_folder(settings: GenerateSettings) -> Path:
+    """The checkpoint's folder."""
+    return MINI_DIR if settings.weights == "mini" else Path(settings.weights)
 
 
 def token(group: Group) -> str:

@@ -10,6 +10,10 @@ A row's own fault (no face, silence, a broken file) is not an exception but a `r
 sidecars, so that one bad row never stops another.
 """
 
+import errno
+
+MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+
 
 class LinkerError(Exception):
     """Base of all expected errors; `str(error)` is one line for people: found, needed, where, what to do."""
@@ -31,3 +35,8 @@ class EnvironmentError(LinkerError):
 
 class RowsFailed(LinkerError):
     exit_code = 4
+
+
+def is_machine_fault(error: Exception) -> bool:
+    """True for a full disk, a folder that may not be written, a lost file system."""
+    return isinstance(error, OSError) and error.errno in MACHINE_FAULTS

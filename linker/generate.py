@@ -1,19 +1,16 @@
 """generate: the gated diffusion model, loaded once, makes the clips of a shard's rows one after the other.
 
-Every window is kept as soon as it exists, under a key of everything that decides the row's frames: a killed row goes on
-at the window where it stopped, a row that is done is skipped, and changed inputs never mix with old windows.
+Every window is kept as soon as it exists, in the row's lease (rows.py), under a key of everything that decides the
+row's frames: a killed row goes on at the window where it stopped, a row that is done is skipped, and changed inputs
+never mix with old windows.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +19,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from linker import __version__
 from linker.backends import load_codec, load_speech_encoder
-from linker.config import FPS, MINI_DIR, GenerateSettings
+from linker.config import FPS, PACKAGE_DIR, PRESETS, GenerateSettings, weights_folder
 from linker.media import lossless_writer, read_audio
 from linker.model.audio_context import encode_speech, pad_context
 from linker.model.codec import decode_frames, encode_frames
 from linker.model.lingualinker import LinguaLinker, weights_hash
 from linker.model.masks import background_of, ranged_masks
 from linker.model.sample import ClipConditions, Sampling, sample_clip, window_count
-from linker.records import Refusal, atomic, read_json, sha256_file, write_json
-
-PRESETS = {  # steps, guidance scale: what they cost is in README
-    "quality": (4, 1.0),
-    "balanced": (2, 1.0),
-    "draft": (1, 1.0),
-}
+from linker.records import atomic, read_json, sha256_file
+from linker.rows import Lease, opened
 
 
 @dataclass(frozen=True)
@@ -57,32 +48,13 @@ class Engine:
 
 
 def generate(shard: Path, ledger: Path, settings: GenerateSettings) -> None:
-    """Make every row of the `shard` listing; `ledger` says after each row what is done and what is refused and why."""
-    rows = read_json(shard)["rows"]
-    entries = read_json(ledger)["rows"] if ledger.is_file() else {}
-    entries = {row["clip"]: entries[row["clip"]] for row in rows if row["clip"] in entries}
-    root, folder = shard.resolve().parent.parent, ledger.parent
+    """Make the rows of the `shard` listing that no other worker has; `ledger` tells what became of them."""
     engine: Engine | None = None
-    for number, row in enumerate(rows, 1):
-        print(f"generate {row['clip']} ({number}/{len(rows)})", file=sys.stderr, flush=True)
-        refusal = upstream_refusal(root, row)
-        if refusal is None:
-            engine = engine or load_engine(settings)
-            entries[row["clip"]] = make_row(engine, root, folder, row, settings, entries.get(row["clip"]))
-        else:
-            entries[row["clip"]] = {"state": "refused", "refusal": refusal.to_json()}
-        write_json(ledger, {"rows": entries})
-    write_json(ledger, {"rows": entries})
-    sweep(folder, entries)
-
-
-def upstream_refusal(root: Path, row: dict[str, Any]) -> Refusal | None:
-    """What made the row's portrait or audio impossible, if anything did."""
-    for sidecar in (row["crop"], row["loudness"]):
-        refusal = Refusal.from_json(read_json(root / sidecar).get("refusal"))
-        if refusal:
-            return refusal
-    return None
+    with opened(shard, ledger, settings) as queue:
+        while lease := queue.claim():
+            with lease.attempt():
+                engine = engine or load_engine(settings)
+                make_row(engine, queue.root, lease, settings)
 
 
 def load_engine(settings: GenerateSettings) -> Engine:
@@ -96,10 +68,6 @@ def load_engine(settings: GenerateSettings) -> Engine:
     for network in (model.reference, model.denoising, codec):
         network.to(memory_format=torch.channels_last)
     return Engine(model, codec, speech, weights_hash(folder), device, resolve_dtype(settings.dtype, device))
-
-
-def weights_folder(settings: GenerateSettings) -> Path:
-    return MINI_DIR if settings.weights == "mini" else Path(settings.weights)
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -122,36 +90,21 @@ def sampling_of(row: dict[str, Any], settings: GenerateSettings) -> Sampling:
     )
 
 
-def content_key(engine: Engine, root: Path, row: dict[str, Any], sampling: Sampling) -> str:
-    """SHA-256 of everything that decides a row's frames: inputs, weights, settings, precision, version."""
-    parts = {name: sha256_file(root / row[name]) for name in ("face", "masks", "driver")}
-    parts |= {"weights": engine.digest, "dtype": str(engine.dtype), "version": __version__}
-    parts |= {name: row[name] for name in ("seed", "scales", "ranges")} | {"sampling": vars(sampling)}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def make_row(
-    engine: Engine, root: Path, folder: Path, row: dict[str, Any], settings: GenerateSettings, known: dict | None
-) -> dict[str, Any]:
-    """The ledger's entry of a row, generating what is missing; `known` is the entry of an earlier run."""
-    sampling = sampling_of(row, settings)
-    key = content_key(engine, root, row, sampling)
-    video = folder / f"{row['clip']}.{key[:12]}.mkv"
-    if known and known.get("key") == key and video.is_file():
-        return known
+def make_row(engine: Engine, root: Path, lease: Lease, settings: GenerateSettings) -> None:
+    """Generate what is missing of a row, and publish it."""
+    row, sampling = lease.row, sampling_of(lease.row, settings)
     frames = max(round(read_json(root / row["loudness"])["duration_s"] * FPS), 1)
-    started, made = time.monotonic(), 0
+    video, made = lease.video, 0
     if not video.is_file():
+        video = lease.folder / "clip.mkv"
         with torch.inference_mode(), engine.autocast():
-            made = make_clip(engine, root, row, sampling, frames, folder / f"{row['clip']}.{key[:12]}.windows", video)
-    return {
+            made = make_clip(engine, root, lease, sampling, frames, video)
+    entry = {
         "state": "done",
         "refusal": None,
-        "video": str(Path("shards", folder.name, video.name)),
-        "key": key,
+        "video": str(lease.video.relative_to(lease.video.parents[2])),
         "frames": frames,
         "windows_made": made,
-        "seconds": round(time.monotonic() - started, 3),
         "seed": row["seed"],
         "weights": engine.digest,
         "dtype": str(engine.dtype).removeprefix("torch."),
@@ -159,12 +112,25 @@ def make_row(
         "scales": row["scales"],
         "ranges": row["ranges"],
     }
+    lease.publish(entry, video)
 
 
-def make_clip(
-    engine: Engine, root: Path, row: dict[str, Any], sampling: Sampling, frames: int, windows: Path, video: Path
-) -> int:
-    """Generate the windows that are missing in the folder `windows`, then decode them all into `video`; how many."""
+def stamp(engine: Engine) -> str:
+    """What else decides windows, to the bit: code, precision, device. Windows of two stamps never meet in a clip."""
+    return f"{code_hash()}.{str(engine.dtype).removeprefix('torch.')}.{engine.device.type}"
+
+
+@cache
+def code_hash() -> str:
+    """Eight hex digits of the code between a row and its frames, and of torch."""
+    paths = [Path(__file__), PACKAGE_DIR / "backends.py", *sorted((PACKAGE_DIR / "model").glob("*.py"))]
+    told = "".join(sha256_file(path) for path in paths) + torch.__version__
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
+
+
+def make_clip(engine: Engine, root: Path, lease: Lease, sampling: Sampling, frames: int, video: Path) -> int:
+    """Generate the windows that are missing in the lease, then decode them all into `video`; how many."""
+    row, windows = lease.row, lease.stamped(stamp(engine))
     face = read_face(root / row["face"], engine.model.arch.sample_px)
     portrait = engine.model.normalise(encode_frames(engine.codec, face))
     clip = clip_conditions(engine, root, row, frames, portrait)
@@ -173,12 +139,11 @@ def make_clip(
     for window, latents in sample_clip(engine.model, clip, frames, row["seed"], sampling, first, previous):
         store_window(windows, window, latents)
         made += 1
-        print(f"generate {row['clip']} window {window + 1}/{total}", file=sys.stderr, flush=True)
+        lease.progress(window + 1, total)
     side = engine.model.arch.sample_px
     with lossless_writer(video, side, side, FPS) as writer:
         for frame in decoded(engine, windows, frames, portrait):
             writer.write(frame)
-    shutil.rmtree(windows)
     return made
 
 
@@ -238,13 +203,3 @@ def decoded(engine: Engine, windows: Path, frames: int, portrait: Tensor) -> Ite
         latents = engine.model.denormalise(engine.model.from_change(change, portrait))
         yield from decode_frames(engine.codec, latents)
         left, window = left - len(latents), window + 1
-
-
-def sweep(folder: Path, entries: dict[str, Any]) -> None:
-    """Delete clips and windows that no entry names any more (older keys, removed rows)."""
-    named = {os.path.basename(entry["video"]) for entry in entries.values() if entry.get("video")}
-    for path in folder.iterdir():
-        if path.suffix == ".mkv" and path.name not in named and not path.name.startswith("."):
-            path.unlink()
-        elif path.suffix == ".windows":
-            shutil.rmtree(path)

@@ -44,8 +44,12 @@ def entry(row: Row, settings: GenerateSettings) -> dict[str, Any]:
 
 def row_token(row: Row, settings: GenerateSettings) -> str:
     """One token of everything but files that decides a row's generated frames; a change reruns that row alone."""
-    shared = settings.model_copy(update={"shards": 1, "seed": 0, "preset": "balanced"})
-    return json.dumps([entry(row, settings), token(shared)], separators=(",", ":"))
+    return json.dumps([entry(row, settings), token(frame_settings(settings))], separators=(",", ":"))
+
+
+def frame_settings(settings: GenerateSettings) -> GenerateSettings:
+    """The settings without those that every row has of its own and those that decide no frame."""
+    return settings.model_copy(update={"shards": 1, "seed": 0, "preset": "balanced"})
 
 
 def digest(rows: list[Row], settings: GenerateSettings) -> str:

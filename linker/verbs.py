@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from linker import lock
+from linker import leases, lock
 from linker.config import MINI_DIR, ROOT_DIR
 from linker.errors import EnvironmentError, ManifestError, SettingsError
 from linker.manifest import is_whole_file, read_manifest
 from linker.plan import make_plan, media_faults, to_json, to_text
-from linker.records import Manifest, Row, read_json, write_json
+from linker.records import Manifest, Row
 from linker.run import TRAINED, Order, order, run_training, run_workflow
 from linker.status import RowState, counts, read_states, table
 
@@ -120,6 +120,10 @@ def _is_chosen(state: RowState, options: argparse.Namespace) -> bool:
     return state.state == "refused" and by_name and (not options.kind or state.kind in options.kind)
 
 
+def refusal_of(sidecar: Path) -> dict[str, str] | None:
+    return leases.read_small(sidecar).get("refusal")
+
+
 def forget(results: Path, row: Row) -> None:
     """Delete the sidecars that refuse a row; its steps then run again, and its shard skips the other rows."""
     sidecars = [
@@ -128,14 +132,13 @@ def forget(results: Path, row: Row) -> None:
         results / "videos" / f"{row.clip}.json",
     ]
     for path in sidecars:
-        if path.is_file() and read_json(path).get("refusal"):
+        if refusal_of(path):
             path.unlink()
-    for path in results.glob("shards/*/ledger.json"):
-        ledger = read_json(path)
-        if ledger["rows"].get(row.clip, {}).get("refusal"):
-            del ledger["rows"][row.clip]
-            write_json(path, ledger)
-            path.parent.with_suffix(".json").unlink(missing_ok=True)
+    for home in results.glob(f"shards/*/rows/{row.clip}"):
+        if refusal_of(home / leases.ENTRY):
+            (home / leases.ENTRY).unlink()
+            (home / leases.TRIES).unlink(missing_ok=True)
+            (home.parent.parent.with_suffix(".json")).unlink(missing_ok=True)
 
 
 def train(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from linker.manifest import read_manifest
-from linker.records import Manifest, Refusal, Row, read_json, write_json
+from linker.records import Manifest, Refusal, Row, write_json
 from linker.status import RowState, counts, read_states, table
 from linker.verbs import forget
 
@@ -94,10 +94,12 @@ def test_forget_deletes_what_refuses_a_row_and_nothing_else(tmp_path: Path, mani
     crop = tmp_path / "portraits" / row.portrait_id / "crop.json"
     ledger = tmp_path / "shards" / "s000" / "ledger.json"
     write_json(crop, {"refusal": REFUSAL})
-    write_json(ledger, {"rows": {"a": {"refusal": REFUSAL}, "b": {"refusal": None}}})
+    for clip, refusal in (("a", REFUSAL), ("b", None)):
+        write_json(ledger.parent / "rows" / clip / "entry.json", {"refusal": refusal})
+        write_json(ledger.parent / "rows" / clip / "tries.json", {"starts": 3})
     write_json(tmp_path / "shards" / "s000.json", {"rows": []})
     forget(tmp_path, row)
     assert not crop.exists()
     assert (tmp_path / "audio" / row.audio_id / "loudness.json").exists()
-    assert read_json(ledger)["rows"] == {"b": {"refusal": None}}
+    assert [path.parent.name for path in tmp_path.glob("shards/*/rows/*/*.json")] == ["b", "b"]
     assert not (tmp_path / "shards" / "s000.json").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -19,7 +18,8 @@ from linker.config import (
 )
 from linker.errors import EnvironmentError, LinkerError
 from linker.manifest import read_manifest
-from linker.records import Refusal, atomic, read_json, write_json
+from linker.records import Refusal, atomic, write_json
+from linker.rows import Lease, Queue, opened
 from linker.status import read_states
 
 
@@ -66,19 +66,22 @@ def extract_masks(face: Path, crop: Path, masks: Path, debug: Path, settings: Fa
 
 def generate(shard: Path, ledger: Path, settings: GenerateSettings) -> None:
     """Each row's clip names all it was made from; `trace` counts the rows that were really made."""
-    entries = {}
-    for row in read_json(shard)["rows"]:
-        refusal = read_json(Path(row["crop"]))["refusal"] or read_json(Path(row["loudness"]))["refusal"]
-        made = json.dumps([row, Path(row["face"]).read_text(), Path(row["driver"]).read_text(), settings.steps])
-        video = ledger.parent / f"{row['clip']}.{hashlib.sha256(made.encode()).hexdigest()[:12]}.mkv"
-        if not refusal and not video.exists():
-            time.sleep(float(os.environ.get("TRIVIAL_S", "0")))
-            with (ledger.parent / "trace").open("a") as trace:
-                trace.write(row["clip"] + "\n")
-            _write(video, made)
-            print(f"{row['clip']} made", flush=True)
-        entries[row["clip"]] = {"state": "refused" if refusal else "done", "refusal": refusal, "video": str(video)}
-    write_json(ledger, {"rows": entries})
+    with opened(shard, ledger, settings) as queue:
+        while lease := queue.claim():
+            with lease.attempt():
+                make_row(queue, lease, settings)
+
+
+def make_row(queue: Queue, lease: Lease, settings: GenerateSettings) -> None:
+    row, root = lease.row, queue.root
+    made = json.dumps([row, (root / row["face"]).read_text(), (root / row["driver"]).read_text(), settings.steps])
+    time.sleep(float(os.environ.get("TRIVIAL_S", "0")))
+    with (queue.folder / "trace").open("a") as trace:
+        trace.write(row["clip"] + "\n")
+    _write(lease.folder / "clip.mkv", made)
+    print(f"{row['clip']} made", flush=True)
+    video = str(lease.video.relative_to(lease.video.parents[2]))
+    lease.publish({"state": "done", "refusal": None, "video": video}, lease.folder / "clip.mkv")
 
 
 def stabilize_background(generated: Path, face: Path, masks: Path, stable: Path, settings: BackgroundSettings) -> None:

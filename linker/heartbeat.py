@@ -1,0 +1,91 @@
+"""A worker's sign of life: one small file, written again and again, by which others know where it is and that it lives.
+
+Clocks of two machines may differ, so nobody compares times: a worker counts, and who watches sees the count stand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from linker.process import start_time
+from linker.records import read_json, write_json
+
+BEAT_S = 3.0
+_JOB_IDS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
+
+_advances = 0  # of this process: windows made, rows delivered, training steps saved
+
+
+def advance() -> None:
+    """Count one piece of work that would not have to be done again."""
+    global _advances
+    _advances += 1
+
+
+def advances() -> int:
+    return _advances
+
+
+def job_id() -> str:
+    """The job this process is a worker of: '12_3' in an array, '' where nothing was submitted."""
+    found = next((os.environ[name] for name in _JOB_IDS if os.environ.get(name)), "")
+    task = os.environ.get("SLURM_ARRAY_TASK_ID", "")
+    return f"{found}_{task}" if task else found
+
+
+def node() -> str:
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+@contextmanager
+def beating(folder: Path, rows: Callable[[], list[str]] = list) -> Iterator[str]:
+    """Be a worker of `folder` for the length of the block: yields its name, new for every start.
+
+    folder/{name}.json tells {job, node, host, pid, start, beats, advances, rows}, and goes when the worker ends well.
+    """
+    name = f"{job_id() or 'here'}-{uuid.uuid4().hex[:8]}"
+    fixed = {"job": job_id(), "node": node(), "host": socket.gethostname(), "pid": os.getpid()}
+    fixed["start"] = start_time(os.getpid())
+    path, stop, began = folder / f"{name}.json", threading.Event(), _advances
+
+    def beat(beats: int) -> None:
+        with suppress(OSError):  # a full disk is told by whoever writes something that matters
+            write_json(path, {**fixed, "beats": beats, "advances": _advances - began, "rows": rows()})
+
+    def beat_on() -> None:
+        for beats in itertools.count(1):
+            if stop.wait(BEAT_S):
+                return
+            beat(beats)
+
+    beat(0)
+    thread = threading.Thread(target=beat_on, daemon=True)
+    thread.start()
+    try:
+        yield name
+    finally:
+        stop.set()
+        thread.join()
+        path.unlink(missing_ok=True)
+
+
+def read_workers(folder: Path) -> dict[str, dict[str, Any]]:
+    """What every worker of a folder last said, by its name."""
+    found = {}
+    for path in folder.glob("[!.]*.json"):
+        with suppress(OSError, ValueError):
+            found[path.stem] = read_json(path)
+    return found
+
+
+def is_dead_here(worker: dict[str, Any]) -> bool:
+    """True for a worker that ran on this machine and is gone; False where this machine cannot tell."""
+    return worker["host"] == socket.gethostname() and start_time(worker["pid"]) != worker["start"]

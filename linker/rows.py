@@ -1,0 +1,398 @@
+"""The rows of a shard as its workers pull them: in order, each under a lease, with an entry for what became of it.
+
+What one worker needs in its loop:
+
+    with opened(shard, ledger, settings) as queue:
+        while lease := queue.claim():       # or several at a time
+            with lease.attempt():
+                ...                         # lease.progress(windows, of) as they are kept, lease.publish(entry, video)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from linker import __version__, heartbeat, leases
+from linker.config import PRESETS, GenerateSettings, token, weights_folder
+from linker.errors import EnvironmentError, LinkerError, is_machine_fault
+from linker.leases import LeaseLost
+from linker.records import Refusal, read_json, sha256_file, write_json
+from linker.shards import frame_settings
+
+DRAIN = Path(".linker", "drain")  # while it is there, no row is begun
+CARD = "lingualinker.json"  # of a checkpoint; names the hashes of all its files
+BREAKING = ("CUDA error", "cuDNN error", "AcceleratorError", "CUBLAS_STATUS", "NCCL")  # in words of errors
+MEMORY = ("OutOfMemory", "out of memory", "can't allocate memory")
+Entry = dict[str, Any]
+
+
+class WorkerBroken(Exception):
+    """This process can make no more rows (a CUDA error, say); a new one can."""
+
+
+@contextmanager
+def opened(shard: Path, ledger: Path, settings: GenerateSettings) -> Iterator[Queue]:
+    """Be a worker of a shard for the length of the block; at its end the ledger tells all rows."""
+    queue = Queue(shard, ledger, settings)
+    with heartbeat.beating(ledger.parent / "workers", lambda: sorted(queue.held)) as worker:
+        queue.worker = worker
+        queue.free_the_dead()
+        queue.refuse_unprepared()
+        try:
+            yield queue
+        finally:
+            for lease in list(queue.held.values()):
+                lease.give_back()
+            queue.write_ledger()
+    if not heartbeat.job_id():
+        queue.sweep()
+
+
+class Queue:
+    """The rows of one shard, as one worker (or the run that waits for workers) sees them."""
+
+    def __init__(self, shard: Path, ledger: Path, settings: GenerateSettings) -> None:
+        self.root, self.folder, self.ledger = shard.resolve().parent.parent, ledger.parent, ledger
+        self.rows: dict[str, dict[str, Any]] = {row["clip"]: row for row in read_json(shard)["rows"]}
+        self.settings = token(frame_settings(settings)), _weights_hash(weights_folder(settings))
+        self.held: dict[str, Lease] = {}
+        self.worker = ""
+        self._pending, self._known = list(self.rows), dict[str, Entry]()
+        self._clock, self._ledger_due = time.monotonic(), 0.0
+        self.limit = len(self.rows)  # rows at a time; halved when memory runs out
+
+    def claim(self) -> Lease | None:
+        """The next row that nobody has; None when there is none for now. A row that failed before is made alone."""
+        self.tick()
+        if len(self.held) >= max(self.limit, 1) or any(lease.alone for lease in self.held.values()):
+            return None
+        if (self.root / DRAIN).exists():
+            return None
+        for clip in list(self._pending):
+            if self.entry(clip):
+                self._pending.remove(clip)
+            elif lease := self._taken(clip):
+                return lease
+        return None
+
+    def _taken(self, clip: str) -> Lease | None:
+        home = self.home(clip)
+        starts = leases.idle_starts(home, home / leases.FREE)
+        if (self.held and starts) or not leases.take(home, self.worker):
+            return None
+        if starts >= leases.STARTS:
+            self._refuse_stuck(clip, self.worker)
+            return None
+        leases.note_start(home, home / self.worker)
+        self.held[clip] = Lease(self, clip, alone=starts > 0)
+        return self.held[clip]
+
+    def left(self) -> list[str]:
+        """Clips of which it is not known what becomes of them."""
+        return [clip for clip in self.rows if not self.entry(clip)]
+
+    def entry(self, clip: str) -> Entry | None:
+        """What became of a row, if that is known and was made from what is there now."""
+        if clip not in self._known:
+            found = leases.read_small(self.home(clip) / leases.ENTRY)
+            if not found or found["key"] != self.key(clip):
+                return None
+            if not found["refusal"] and not (self.root / found["video"]).is_file():
+                return None
+            self._known[clip] = found
+        return self._known[clip]
+
+    def key(self, clip: str) -> str:
+        """SHA-256 of everything that decides a row's frames: inputs, weights, settings, version."""
+        row = self.rows[clip]
+        parts: dict[str, Any] = {name: _hash_now(self.root / row[name]) for name in ("face", "masks", "driver")}
+        parts["duration_s"] = _read_now(self.root / row["loudness"]).get("duration_s")
+        parts["refusal"] = self._unprepared(clip)
+        parts |= {name: row[name] for name in ("seed", "scales", "ranges")}
+        parts |= {"preset": PRESETS[row["preset"]], "settings": self.settings, "version": __version__}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _unprepared(self, clip: str) -> dict[str, str] | None:
+        """What made the row's portrait or audio impossible, if anything did."""
+        sidecars = (_read_now(self.root / self.rows[clip][name]) for name in ("crop", "loudness"))
+        return next((sidecar["refusal"] for sidecar in sidecars if sidecar.get("refusal")), None)
+
+    def home(self, clip: str) -> Path:
+        return self.folder / "rows" / clip
+
+    def video(self, clip: str, key: str) -> Path:
+        """Where the finished clip lies, named by its content."""
+        return self.folder / f"{clip}.{key[:12]}.mkv"
+
+    def refuse_unprepared(self) -> None:
+        """Say of every row whose portrait or audio is impossible that it is refused, and why."""
+        for clip in self.rows:
+            refusal = self._unprepared(clip)
+            if refusal and not self.entry(clip):
+                write_json(self.home(clip) / leases.ENTRY, _refused(refusal, self.key(clip)))
+
+    def free_the_dead(self) -> None:
+        """Give back the rows of workers that are gone: earlier starts of this very job, or processes of this machine.
+
+        Of other jobs the queue knows more; the run that waits for them asks it.
+        """
+        workers, own = heartbeat.read_workers(self.folder / "workers"), heartbeat.job_id()
+        for name in {holder for clip in self.rows for holder in leases.holders(self.home(clip))}:
+            known = workers.get(name)
+            gone = name.startswith(f"{own}-") if own else known is None or heartbeat.is_dead_here(known)
+            if gone and name not in (self.worker, leases.FREE):
+                self.free(name, "its worker died")
+
+    def free(self, worker: str, why: str, counted: bool = True) -> list[str]:
+        """Take the leases of a worker away; its rows. `counted`: that it ended may have been its rows' fault."""
+        freed = [
+            clip
+            for clip in self.rows
+            if worker in leases.holders(self.home(clip)) and leases.set_free(self.home(clip), worker)
+        ]
+        for clip in freed:
+            home = self.home(clip)
+            leases.note_end(home, why, counted)
+            if leases.idle_starts(home, home / leases.FREE) >= leases.STARTS and leases.take(home, self.worker):
+                self._refuse_stuck(clip, self.worker)
+        (self.folder / "workers" / f"{worker}.json").unlink(missing_ok=True)
+        return freed
+
+    def _refuse_stuck(self, clip: str, holder: str) -> None:
+        """Refuse a row that was begun too often in vain."""
+        home = self.home(clip)
+        tries = leases.read_small(home / leases.TRIES)
+        reason = f"{tries.get('why', 'its worker died')} ({leases.STARTS} starts in vain)"
+        refusal = Refusal(tries.get("kind", "crashed"), reason, "generate").to_json()
+        write_json(home / leases.ENTRY, _refused(refusal, self.key(clip)))
+        leases.rename(home / holder, home / leases.FREE)
+        print(f"{clip}: refused: {reason}", file=sys.stderr, flush=True)
+
+    def tick(self) -> None:
+        """Share the time since the last call among the rows that are being made."""
+        now = time.monotonic()
+        for lease in self.held.values():
+            lease.seconds += (now - self._clock) / len(self.held)
+        self._clock = now
+
+    def write_ledger(self, at_once: bool = True) -> None:
+        """Gather what became of the rows, as listed: {"rows": {clip: entry}}; seldom where that takes long."""
+        began = time.monotonic()
+        if not at_once and began < self._ledger_due:
+            return
+        known = {clip: self.entry(clip) for clip in self.rows}
+        write_json(self.ledger, {"rows": {clip: found for clip, found in known.items() if found}})
+        self._ledger_due = time.monotonic() + 50 * (time.monotonic() - began)
+
+    def sweep(self) -> None:
+        """Delete what no entry names any more (older keys, removed rows); only while nobody works on the shard."""
+        if heartbeat.read_workers(self.folder / "workers"):
+            return
+        named = {os.path.basename(found.get("video", "")) for clip in self.rows if (found := self.entry(clip))}
+        for path in self.folder.glob("[!.]*.mkv"):
+            if path.name not in named:
+                path.unlink()
+        for home in self.folder.glob("rows/*"):
+            if home.name not in self.rows:
+                shutil.rmtree(home)
+            elif self.entry(home.name):
+                (home / leases.BEGUN).unlink(missing_ok=True)
+                for holder in leases.holders(home):
+                    shutil.rmtree(home / holder)
+
+
+class Lease:
+    """One row in one worker's hands."""
+
+    def __init__(self, queue: Queue, clip: str, alone: bool) -> None:
+        self.queue, self.clip, self.alone = queue, clip, alone
+        self.row, self.key = queue.rows[clip], queue.key(clip)
+        self.folder = queue.home(clip) / queue.worker
+        self.video = queue.video(clip, self.key)
+        self.seconds: float = leases.read_small(self.folder / leases.PROGRESS).get("seconds", 0.0)
+
+    def stamped(self, stamp: str) -> Path:
+        """The folder of what is kept of the row while it is made, by inputs and by `stamp` (code, precision, device):
+        what was begun otherwise is dropped, and never mixes into the clip."""
+        name = f"{self.key[:12]}.{stamp}"
+        for path in [path for path in self.folder.iterdir() if path.is_dir() and path.name != name]:
+            shutil.rmtree(path)
+            (self.folder / leases.PROGRESS).unlink(missing_ok=True)
+            write_json(self.folder.parent / leases.TRIES, {"starts": 1, "windows": 0})
+        return self.folder / name
+
+    def progress(self, windows: int, of: int) -> None:
+        """Tell that `windows` of the row's windows are kept. Raises LeaseLost."""
+        self.check()
+        heartbeat.advance()
+        self.queue.tick()
+        told = {"windows": windows, "of": of, "seconds": round(self.seconds, 3)}
+        with self.fenced():
+            write_json(self.folder / leases.PROGRESS, told)
+        print(f"generate {self.clip} window {windows}/{of}", file=sys.stderr, flush=True)
+
+    def check(self) -> None:
+        """Raises LeaseLost when the row was given to another worker."""
+        if not leases.is_sealed(self.folder):
+            raise LeaseLost(f"{self.clip}: given to another worker; what was made here is dropped")
+
+    @contextmanager
+    def fenced(self) -> Iterator[None]:
+        """A folder that is gone from under the block means that the lease is lost."""
+        try:
+            yield
+        except FileNotFoundError:
+            self.check()
+            raise
+
+    def publish(self, entry: Entry, video: Path | None = None) -> None:
+        """Say what became of the row; `video`, made inside the lease, becomes the clip. Raises LeaseLost.
+
+        When an input changed meanwhile, nothing is said and the row is made again.
+        """
+        self.check()
+        self.queue.tick()
+        if self.queue.key(self.clip) != self.key:
+            print(
+                f"{self.clip}: an input changed while it was processed; it is made again", file=sys.stderr, flush=True
+            )
+            return self.give_back()
+        if video is not None and video != self.video:
+            with self.fenced():
+                os.rename(video, self.video)
+        told = {**entry, "key": self.key, "seconds": round(self.seconds, 3), "job": heartbeat.job_id()}
+        told |= {"node": heartbeat.node()}
+        with self.fenced(), (self.folder / leases.SEAL).open("r+", encoding="utf-8") as stream:
+            stream.truncate()
+            stream.write(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        with self.fenced():
+            os.rename(self.folder / leases.SEAL, self.folder.parent / leases.ENTRY)
+        heartbeat.advance()
+        (self.folder.parent / leases.TRIES).unlink(missing_ok=True)
+        self._empty()
+        self._end()
+        self.queue.write_ledger(at_once=False)
+
+    def refuse(self, kind: str, reason: str) -> None:
+        """Publish that the row cannot be done."""
+        self.publish(_refused(Refusal(kind, reason, "generate").to_json(), self.key))
+
+    def give_back(self, why: str = "", kind: str = "crashed") -> None:
+        """Let others have the row, with all that is kept of it; with `why`, this start counts as one in vain."""
+        leases.note_end(self.folder.parent, why, counted=bool(why), kind=kind)
+        self._end()
+
+    def _empty(self) -> None:
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _end(self) -> None:
+        leases.rename(self.folder, self.folder.with_name(leases.FREE))
+        self.queue.held.pop(self.clip, None)
+
+    def _without_memory(self, error: Exception) -> None:
+        """Half as many rows at a time from now on; a row that does not fit alone is refused."""
+        together = len(self.queue.held)
+        self.queue.limit = together // 2
+        if together == 1:
+            return self.refuse("out_of_memory", f"does not fit into memory alone: {_first_line(error)}")
+        print(f"out of memory with {together} rows at a time; {together // 2} from now on", file=sys.stderr, flush=True)
+        for lease in list(self.queue.held.values()):
+            lease.give_back()
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """What goes wrong in the block is this row's matter, unless it is the machine's or the whole process's."""
+        try:
+            yield
+        except LeaseLost as lost:
+            print(lost, file=sys.stderr, flush=True)
+            self.queue.held.pop(self.clip, None)
+            shutil.rmtree(self.folder, ignore_errors=True)
+        except (LinkerError, WorkerBroken):
+            self.give_back()
+            raise
+        except Exception as error:
+            if is_machine_fault(error):
+                self.give_back()
+                raise
+            if is_out_of_memory(error):
+                return self._without_memory(error)
+            why = _first_line(error)
+            self.give_back(why)
+            if is_broken(error):
+                raise WorkerBroken(why) from error
+            print(f"{self.clip}: {why}", file=sys.stderr, flush=True)
+
+
+def is_broken(error: Exception) -> bool:
+    """True for errors after which a process can use its GPU no more."""
+    told = f"{type(error).__name__}: {error}"
+    return not is_out_of_memory(error) and any(word in told for word in BREAKING)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    told = f"{type(error).__name__}: {error}"
+    return isinstance(error, MemoryError) or any(
+        word in told for word in ("OutOfMemory", "out of memory", "can't allocate memory")
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """'ValueError: what was wrong'."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__
+
+
+def _refused(refusal: dict[str, str], key: str) -> Entry:
+    return {"state": "refused", "refusal": refusal, "key": key}
+
+
+def _weights_hash(folder: Path) -> str:
+    """The checkpoint, by its card. Raises EnvironmentError."""
+    try:
+        return sha256_file(folder / CARD)
+    except OSError:
+        raise EnvironmentError(
+            f"{folder}: no {CARD} there; generate.weights needs 'mini' or a LinguaLinker checkpoint folder"
+        ) from None
+
+
+def _read_now(path: Path) -> dict[str, Any]:
+    """A sidecar as it is now, {} for one that is not there; read again only when its dates or size say so."""
+    try:
+        found = path.stat()
+    except OSError:
+        return {}
+    return _sidecar(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _hash_now(path: Path) -> str:
+    """SHA-256 of a file as it is now; read again only when its dates or size say so. '' for one that is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return _hash(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+@cache
+def _hash(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:
+    return sha256_file(path)
+
+
+@cache
+def _sidecar(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> dict[str, Any]:
+    return read_json(path)
