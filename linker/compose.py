@@ -51,31 +51,53 @@ class Placement:
 
 
 def place(crop: dict[str, Any], settings: FinishSettings) -> Placement:
-    """Placement of a crop (content of crop.json) in the deliverable.
+    """Placement of a crop (content of crop.json) in the deliverable's picture, without padding.
 
-    The portrait is never enlarged. The scale is chosen so that the crop falls on whole pixels; the canvas gives up
-    under three pixels at its borders for that, and for even sides.
+    The scale is chosen so that the crop falls on whole pixels; the picture gives up under three pixels at its borders
+    for that, and for even sides.
     """
     x0, y0, x1, y1 = crop["box_px"]
     side = x1 - x0
+    source_width, source_height = (side, side) if settings.layout == "crop" else crop["source_size_px"]
+    crop_px = even(side * scale_of((source_width, source_height), settings))
     if settings.layout == "crop":
-        crop_px = _even(min(side, settings.max_side_px))
         return Placement(crop_px, crop_px, (float(x0), float(y0), float(x1), float(y1)), 0, 0, crop_px)
-    source_width, source_height = crop["source_size_px"]
-    crop_px = _even(side * min(1.0, settings.max_side_px / max(source_width, source_height)))
     scale = crop_px / side
     crop_x, crop_y = int(np.floor(x0 * scale)), int(np.floor(y0 * scale))
     left, top = x0 - crop_x / scale, y0 - crop_y / scale
-    width, height = _even((source_width - left) * scale), _even((source_height - top) * scale)
+    width, height = even((source_width - left) * scale), even((source_height - top) * scale)
     box = (left, top, left + width / scale, top + height / scale)
     return Placement(width, height, box, crop_x, crop_y, crop_px)
 
 
-def draw_canvas(portrait: np.ndarray, placement: Placement) -> np.ndarray:
-    """The still picture that the crop is pasted onto: uint8 (H,W,3) from the whole portrait uint8 (h,w,3)."""
+def scale_of(source_size: tuple[int, int], settings: FinishSettings) -> float:
+    """Pixels of the deliverable a pixel of the source: by target or by factor, padding included in the limit."""
+    longest = max(padded_size(source_size, settings.aspect))
+    if settings.side_px:
+        return min(settings.side_px, settings.max_side_px) / longest
+    return min(settings.factor, settings.max_side_px / longest)
+
+
+def padded_size(size: tuple[float, float], aspect: str) -> tuple[float, float]:
+    """The smallest frame of an aspect ("16x9") that a picture of this size fits into whole."""
+    if aspect == "as_is":
+        return size
+    across, down = map(int, aspect.split("x"))
+    width = max(size[0], size[1] * across / down)
+    return width, width * down / across
+
+
+def draw_still(portrait: np.ndarray, placement: Placement) -> np.ndarray:
+    """The still picture that the crop is pasted onto: uint8 (height,width,3) from the whole portrait uint8 (h,w,3).
+
+    A crop that reaches beyond the portrait continues its border.
+    """
     height, width = portrait.shape[:2]
     x0, y0, x1, y1 = placement.source_box
-    box = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+    beyond = [max(0, int(np.ceil(edge))) for edge in (-y0, y1 - height, -x0, x1 - width)]
+    top, bottom, before, after = beyond
+    portrait = cv2.copyMakeBorder(portrait, top, bottom, before, after, cv2.BORDER_REPLICATE)
+    box = (x0 + beyond[2], y0 + beyond[0], x1 + beyond[2], y1 + beyond[0])
     size = (placement.width, placement.height)
     return np.array(Image.fromarray(portrait).resize(size, Image.Resampling.LANCZOS, box=box))
 
@@ -196,7 +218,8 @@ def _away(head: np.ndarray) -> np.ndarray:
     return cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / 256
 
 
-def _even(length: float) -> int:
+def even(length: float) -> int:
+    """The largest even number up to `length`, at least 2."""
     return max(2, int(length + 1e-6) // 2 * 2)
 
 

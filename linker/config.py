@@ -109,18 +109,74 @@ class BackgroundSettings(Group):
     )
 
 
+class UpscaleSettings(Group):
+    """upscale_video: from the model's square to the crop's size in the deliverable."""
+
+    weights: str = Field(
+        "", description="a file with an upscaling or restoring network (.safetensors, .pth); empty = Lanczos"
+    )
+    tile_px: int = Field(256, ge=32, le=2048, description="side of the tiles a network sees, its input's pixels")
+    hold_levels: float = Field(
+        3.0, ge=0, le=32, description="changes of the input under this (of 255) keep a network's last pixels"
+    )
+
+
 class FinishSettings(Group):
     """upscale_video and mux_audio: the deliverable."""
 
     layout: Literal["portrait", "crop"] = Field(
         "portrait", description="paste back into the whole portrait, or the crop alone"
     )
-    max_side_px: int = Field(1080, ge=128, le=7680, description="longest side of the deliverable, pixels")
+    aspect: Literal["as_is", "16x9", "9x16", "1x1", "4x5"] = Field(
+        "as_is", description="width to height; what the picture does not fill is padding"
+    )
+    fill: Literal["blur", "black"] = Field("blur", description="padding: the picture itself, blurred, or black")
+    factor: float = Field(1.0, ge=0.25, le=8, description="size of the picture relative to the portrait's own")
+    side_px: int | None = Field(None, ge=128, le=7680, description="longest side, in place of `factor`; may enlarge")
+    max_side_px: int = Field(1080, ge=128, le=7680, description="the longest side is at most this, pixels")
     paste_feather: float = Field(
         0.05, ge=0, le=0.5, description="feather where the crop melts into the portrait, in crop sides"
     )
-    crf: int = Field(17, ge=0, le=40, description="x264 constant rate factor")
-    audio_kbps: int = Field(192, ge=32, le=512, description="AAC bit rate")
+    fps: Literal[24, 25, 30, 50] = Field(25, description="frames a second: the nearest of the model's 25 is shown")
+    container: Literal["mp4", "mov", "mkv"] = Field("mp4", description="of the deliverable")
+    codec: Literal["h264", "h265", "av1"] = Field("h264", description="of the deliverable's pictures")
+    crf: int | None = Field(None, ge=0, le=63, description="constant rate factor; empty = 17, 19, 24 by codec")
+    master: Literal["none", "prores", "ffv1"] = Field(
+        "none", description="a second file for editing in masters/: ProRes 422 HQ (.mov) or lossless FFV1 (.mkv)"
+    )
+    audio_codec: Literal["auto", "aac", "opus"] = Field(
+        "auto", description="auto = the row's own sound as it is where the container's players know it, otherwise AAC"
+    )
+    audio_kbps: int = Field(192, ge=32, le=512, description="bit rate of sound that has to be encoded")
+    loudness_lufs: Literal["as_is", -16, -23, -24] = Field(
+        "as_is", description="EBU R128 loudness of the sound; true peaks stay under -1 dBTP"
+    )
+    transcribe: bool = Field(False, description="subtitles by whisper (language.whisper) for rows that name none")
+    label: str = Field("", max_length=60, description="text burned in at the top right, for example AI-generated")
+    label_font: str = Field("", description="font file (.ttf, .otf) for labels in scripts that are not Latin")
+    name: str = Field(
+        "{clip}",
+        pattern=r"^([a-z0-9._-]|\{(clip|language|portrait|audio|seed|aspect|fps)\})+$",
+        description="name of the file; also {language} {portrait} {audio} {seed} {aspect} {fps}",
+    )
+    failed_checks: Literal["hold", "deliver"] = Field(
+        "hold", description="hold = a video that fails a check stays in draft/"
+    )
+
+    @property
+    def geometry(self) -> FinishSettings:
+        """Only what decides sizes; the rest as declared: other changes leave upscaled frames as they are."""
+        names = ("layout", "aspect", "factor", "side_px", "max_side_px")
+        return FinishSettings(**{name: getattr(self, name) for name in names})
+
+
+class ProvenanceSettings(Group):
+    """mux_audio: how a deliverable says that it was generated."""
+
+    certificate: str = Field("", description="PEM file, signing certificate first; with it and its key C2PA is signed")
+    private_key: str = Field("", description="PEM file, not encrypted: EC P-256/384/521, RSA or Ed25519")
+    test_key: bool = Field(False, description="sign with a key made for the occasion, which proves nothing")
+    producer: str = Field("LinguaLinker", min_length=1, max_length=120, description="who answers for the video")
 
 
 class LaunchSettings(Group):
@@ -160,7 +216,9 @@ class Settings(Group):
     face: FaceSettings = FaceSettings()
     generate: GenerateSettings = GenerateSettings()
     background: BackgroundSettings = BackgroundSettings()
+    upscale: UpscaleSettings = UpscaleSettings()
     finish: FinishSettings = FinishSettings()
+    provenance: ProvenanceSettings = ProvenanceSettings()
     launch: LaunchSettings = LaunchSettings()
     train: TrainSettings = TrainSettings()
 

@@ -1,27 +1,67 @@
-"""mux_audio: the finished crop back in its portrait, with the row's own sound, checked before anybody sees it."""
+"""mux_audio: the finished crop back in its portrait, with the row's own sound, marked, and checked first."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from linker import __version__, compose
-from linker.config import FPS, FinishSettings, LimitSettings
+from linker import __version__, loudness, provenance, subtitles
+from linker.checks import FAIL, NONE, PASS, Check, Ordered, equal, failed, run_checks
+from linker.config import FPS, FinishSettings, LanguageSettings, ProvenanceSettings, token
+from linker.encode import Target, encode, sound_info
 from linker.errors import LinkerError
-from linker.media import audio_chunks, encode_video, frame_md5, pcm_md5, probe, read_frames
-from linker.pictures import read_picture
-from linker.records import Refusal, atomic, read_json, sha256_file, write_json
+from linker.formats import MASTERS, PICTURES, frame_count, is_copied, sound_codec
+from linker.iso639 import three_letters
+from linker.measure import DARK_LUMA, Measured, envelope, luma_of, measure, sound_of
+from linker.media import Undecodable
+from linker.mux import Cue
+from linker.paste import Scenery, places, set_scene, shown_frames
+from linker.records import Refusal, read_json, sha256_file, write_json
+from linker.signing import CARRIERS, Identity, load_identity
 
-PASTE_MARGIN = 0.02  # of the crop's side: what around the head comes from the generated video, too
-ACCEPTED = LimitSettings(max_image_mb=10_000, max_image_megapixels=1000, min_image_px=16)  # crop_face has checked it
-PACKAGES = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "opencv-contrib-python", "av")
-COMMENT = "AI-generated video: LinguaLinker moved this portrait to the speech."
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "opencv-contrib-python", "av",
+            "spandrel", "c2pa-python")  # fmt: skip
+PLOT_POINTS = 600  # of the curves in the sidecar, however long the clip
+WINDOW = 12  # pictures generated at once (section 4.1), where the ledger does not say
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that is known before the first frame: the row, its files, and what was decided about them."""
+
+    row: dict[str, Any]
+    entry: dict[str, Any]
+    audio: Path
+    heard: dict[str, Any]
+    scene: Scenery
+    language: str
+    cues: tuple[Cue, ...]
+    facts: dict[str, str]
+    ingredients: list[Path]
+    identity: Identity | None
+    settings: FinishSettings
+
+    @property
+    def clip(self) -> str:
+        return str(self.row["clip"])
+
+    @property
+    def title(self) -> str:
+        return str(self.row.get("title") or self.clip)
+
+    @property
+    def frames(self) -> int:
+        """Pictures of the deliverable."""
+        return frame_count(self.heard["duration_s"], self.settings.fps)
 
 
 def mux_audio(
@@ -30,45 +70,236 @@ def mux_audio(
     crop: Path,
     masks: Path,
     audio: Path,
+    driver: Path,
     loudness: Path,
     language: Path,
+    subtitles: list[Path],
     ledger: Path,
     video: Path,
     sidecar: Path,
     row: str,
     settings: FinishSettings,
+    provenance: ProvenanceSettings,
+    listening: LanguageSettings,
 ) -> None:
-    """Write the deliverable `video` (MP4) and then `sidecar` (provenance and checks).
+    """Write the deliverable `video` (and its master) and then `sidecar` (provenance and checks).
 
-    `row` is the row as JSON: clip, and language, title, consent_ref, licence_ref where given. Raises LinkerError when a
-    check fails; a deliverable that was there before then stays as it was.
+    `row` is the row as JSON: clip, and language, title, consent_ref, licence_ref where given. Everything is made in
+    draft/, beside the folder of `video`, and stays there when a check fails: then LinkerError is raised, and a
+    deliverable that was there before is as it was.
     """
     fields = json.loads(row)
-    sound, box = read_json(loudness), read_json(crop)
-    entry = _done_entry(fields["clip"], read_json(ledger), sound, box)
+    heard, box, identity = read_json(loudness), read_json(crop), load_identity(provenance)
+    entry = _done_entry(fields["clip"], read_json(ledger), heard, box)
     tag, warnings = choose_language(fields.get("language") or "", read_json(language))
-    placement, count = compose.place(box, settings), frame_count(sound["duration_s"])
-    with atomic(video) as draft:
-        frames = _pictures(upscaled, portrait, box, masks, placement, settings)
-        _encode(frames, draft, placement, audio, tag, fields, count, settings)
-        checks = run_checks(draft, placement, count)
-        _refuse_failed(fields["clip"], checks)
-        facts = {"frame_md5": frame_md5(draft), "pcm_md5": pcm_md5(draft), "video_sha256": sha256_file(draft)}
+    scene = set_scene(portrait, box, masks, settings)
+    cues = _cues(subtitles, driver, heard["duration_s"], tag, settings, listening)
+    inputs = {"portrait": _input(portrait), "audio": _input(audio)}
+    facts = _facts(fields, entry, inputs, settings, provenance)
+    job = Job(fields, entry, audio, heard, scene, tag, cues, facts, [portrait, audio], identity, settings)
+    drafts = _make(job, upscaled, video)
+    found, checks = _examine(job, drafts)
     for warning in warnings:
-        print(f"{fields['clip']}: warning: {warning}", file=sys.stderr)
-    write_json(sidecar, {
-        "clip": fields["clip"], "title": fields.get("title", ""), "video": video.name,
-        "size_px": [placement.width, placement.height], "fps": FPS, "frames": count, "duration_s": count / FPS,
-        "language": tag, "warnings": warnings, "checks": checks, **facts,
-        "inputs": {"portrait": _input(portrait), "audio": _input(audio)},
-        "consent_ref": fields.get("consent_ref", ""), "licence_ref": fields.get("licence_ref", ""),
-        "generation": entry, "finish": settings.model_dump(mode="json"), "versions": versions(),
-    })  # fmt: skip
+        print(f"{job.clip}: warning: {warning}", file=sys.stderr)
+    told = {
+        "clip": job.clip, "title": fields.get("title", ""), "video": video.name,
+        "master": drafts[1].name if len(drafts) > 1 else "", "size_px": list(scene.canvas.size), "fps": settings.fps,
+        "frames": job.frames, "duration_s": job.frames / settings.fps, "language": tag, "warnings": warnings,
+        "checks": [check.to_json() for check in checks], **_measured_facts(found, drafts[0]), "inputs": inputs,
+        "consent_ref": fields.get("consent_ref", ""), "licence_ref": fields.get("licence_ref", ""), "marks": facts,
+        "signer": provenance_signer(drafts[0]) if identity else "", "generation": entry,
+        "finish": settings.model_dump(mode="json"), "versions": versions(), "curves": _curves(found, settings.fps),
+    }  # fmt: skip
+    _publish(job, drafts, video, sidecar, told, checks)
 
 
-def frame_count(duration_s: float) -> int:
-    """Pictures in a clip of this length: the nearest whole number, at least one."""
-    return max(1, round(duration_s * FPS))
+def _publish(
+    job: Job, drafts: list[Path], video: Path, sidecar: Path, told: dict[str, Any], checks: list[Check]
+) -> None:
+    """Move what passed to where people look for it; leave in draft/ what did not. The sidecar is written last."""
+    held = drafts[0].with_name(sidecar.name)
+    if bad := failed(checks):
+        found = "; ".join(f"{check.name}: found {_brief(check.value)}, needed {_brief(check.limit)}" for check in bad)
+        if job.settings.failed_checks == "hold":
+            write_json(held, told)
+            raise LinkerError(f"{job.clip}: the finished video failed its checks and stays in draft/: {found}")
+        print(f"{job.clip}: warning: delivered although checks failed: {found}", file=sys.stderr)
+    for draft, place in zip(drafts, (video, _master_place(video, job.settings)), strict=False):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(draft, place)
+    write_json(sidecar, told)
+    held.unlink(missing_ok=True)
+
+
+def _brief(value: Any) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _master_place(video: Path, settings: FinishSettings) -> Path:
+    """masters/, beside videos/."""
+    suffix = MASTERS.get(settings.master, "")
+    return video.parent.parent / "masters" / f"{video.stem}.{suffix}"
+
+
+def _make(job: Job, upscaled: Path, video: Path) -> list[Path]:
+    """Encode and mark the deliverable, and its master where one is wanted, in draft/; their paths."""
+    folder = video.parent.parent / "draft"
+    settings, size = job.settings, job.scene.canvas.size
+    source_count = frame_count(job.heard["duration_s"])
+    with tempfile.TemporaryDirectory(prefix="linker-") as scratch:
+        audio = _levelled(job, Path(scratch) / "levelled.wav")
+        drafts = [folder / video.name]
+        sound = "copy" if _copied(job) else sound_codec(settings)
+        targets = [Target(drafts[0], size, settings.codec, settings.crf, settings.fps, sound, settings.audio_kbps,
+                          job.language, provenance.tags(drafts[0], job.title, job.facts), job.cues)]  # fmt: skip
+        if settings.master != "none":
+            drafts.append(folder / _master_place(video, settings).name)
+            targets.append(Target(drafts[1], size, settings.master, None, settings.fps, "pcm", language=job.language,
+                                  metadata=provenance.tags(drafts[1], job.title, job.facts)))  # fmt: skip
+        try:
+            encode(shown_frames(upscaled, job.scene, source_count, job.frames), targets, audio, job.frames)
+        except ValueError as error:  # a wrong number of frames, a sound file that changed since it was prepared
+            raise LinkerError(f"{job.clip}: cannot be encoded: {error}") from error
+    for draft in drafts:
+        provenance.mark(draft, job.title, job.facts, job.ingredients, job.identity)
+    return drafts
+
+
+def _copied(job: Job) -> bool:
+    """True when the row's own sound goes in as it is; the clock of such a track begins at 0."""
+    return is_copied(sound_info(job.audio).codec, job.settings) and sound_info(job.audio).start_s <= 0
+
+
+def _levelled(job: Job, scratch: Path) -> Path:
+    """The row's own sound, or a copy of it at the wanted loudness."""
+    if job.settings.loudness_lufs == "as_is":
+        return job.audio
+    try:
+        loudness.level(job.audio, scratch, job.settings.loudness_lufs, sound_info(job.audio).sample_rate_hz)
+    except Undecodable as error:
+        raise LinkerError(f"{job.clip}: {error}") from None
+    return scratch
+
+
+def _cues(
+    given: list[Path], driver: Path, duration_s: float, tag: str, settings: FinishSettings, listening: LanguageSettings
+) -> tuple[Cue, ...]:
+    """Subtitles that end with the pictures: the user's, else whisper's where that is wanted."""
+    if not given and not settings.transcribe:
+        return ()
+    cues = subtitles.read_srt(given[0]) if given else subtitles.transcribe(driver, listening.whisper, tag)
+    return tuple(subtitles.until(cues, duration_s))
+
+
+def _facts(
+    fields: dict[str, Any],
+    entry: dict[str, Any],
+    inputs: dict[str, dict[str, str]],
+    settings: FinishSettings,
+    marking: ProvenanceSettings,
+) -> dict[str, str]:
+    """What all marks tell."""
+    hashes = {name: source["sha256"] for name, source in inputs.items()}
+    hashes["settings"] = hashlib.sha256(token(settings).encode()).hexdigest()
+    return provenance.facts_of(fields, entry, hashes, marking.producer)
+
+
+def _examine(job: Job, drafts: list[Path]) -> tuple[Measured, list[Check]]:
+    """Decode what was written, and judge it; the deliverable's measurements and all checks."""
+    looked = places(job.scene)
+    found = measure(drafts[0], looked)
+    try:
+        checks = run_checks(found, _ordered(job, drafts[0], looked.still))
+    except Undecodable as error:
+        raise LinkerError(f"{job.clip}: {error}") from None
+    checks += mark_checks(drafts[0], job)
+    for master in drafts[1:]:
+        checks += _master_checks(master, job, measure(master, looked))
+    return found, checks
+
+
+def _ordered(job: Job, draft: Path, still: np.ndarray) -> Ordered:
+    codec, settings = PICTURES[job.settings.codec], job.settings
+    source = sound_of(job.audio)
+    if source is None:
+        raise LinkerError(f"{job.audio}: holds no sound track any more; run normalize_audio again")
+    anchored = [window * job.entry.get("window", WINDOW) / FPS for window in job.entry.get("anchored", [])]
+    return Ordered(
+        frames=job.frames, fps=settings.fps, size=job.scene.canvas.size, codec=codec.decoded, pix_fmt=codec.pix_fmt,
+        is_mp4=draft.suffix in CARRIERS, sound_codec=source.codec if _copied(job) else sound_codec(settings),
+        language=three_letters(job.language), subtitles=bool(job.cues),
+        loudness_lufs=None if settings.loudness_lufs == "as_is" else settings.loudness_lufs, source=source,
+        speech=job.heard.get("speech", []), still_dark=float((luma_of(still) < DARK_LUMA).mean()),
+        mouth_scale=job.entry.get("scales", [1, 1, 1])[1], window=job.entry.get("window", WINDOW),
+        anchored_s=tuple(anchored),
+    )  # fmt: skip
+
+
+def mark_checks(path: Path, job: Job) -> list[Check]:
+    """XMP and AIGC must be there; C2PA where a key is configured and the container carries it."""
+    found = provenance.read_marks(path)
+    xmp = found.xmp == provenance.xmp_packet(job.title, job.facts)
+    aigc = found.aigc == provenance.aigc_label(job.facts)
+    checks = [equal("mark XMP", "as written" if xmp else "missing or changed", "as written"),
+              equal("mark AIGC", "as written" if aigc else "missing or changed", "as written")]  # fmt: skip
+    if path.suffix not in CARRIERS:
+        return [*checks, Check("mark C2PA", NONE, None, "valid", "Matroska cannot carry it; XMP and AIGC are tags")]
+    if job.identity is None:
+        return [
+            *checks,
+            Check("mark C2PA", NONE, None, "valid", "no signing key; set provenance.certificate and its key"),
+        ]
+    fault = provenance.c2pa_fault(found.c2pa, job.facts, [source.name for source in job.ingredients])
+    return [*checks, Check("mark C2PA", FAIL if fault else PASS, fault or found.c2pa["state"], "valid",
+                           f"signed by {found.c2pa['signer']}")]  # fmt: skip
+
+
+def _master_checks(path: Path, job: Job, found: Measured) -> list[Check]:
+    codec, pictures = PICTURES[job.settings.master], found.pictures
+    broken = found.error or "no pictures" if pictures is None else pictures.error
+    checks = [Check("decodes", FAIL if broken else PASS, broken or "whole file", "whole file"),
+              equal("pictures", 0 if pictures is None else len(pictures.curves.time_s), job.frames),
+              equal("codec", pictures and pictures.codec, codec.decoded)]  # fmt: skip
+    return [replace(check, name=f"master: {check.name}") for check in [*checks, *mark_checks(path, job)]]
+
+
+def provenance_signer(path: Path) -> str:
+    """Who signed a file, as its certificate says."""
+    return str(provenance.read_marks(path).c2pa["signer"])
+
+
+def _measured_facts(found: Measured, draft: Path) -> dict[str, Any]:
+    """Hashes of what was decoded and of the file; the sound's loudness."""
+    pictures, sound = found.pictures, found.sound
+    level = sound.loudness if sound else None
+    return {
+        "frame_md5": pictures.frame_md5 if pictures else "",
+        "pcm_md5": sound.pcm_md5 if sound else "",
+        "video_sha256": sha256_file(draft),
+        "loudness": {name: round(value, 1) for name, value in vars(level).items() if np.isfinite(value)}
+        if level
+        else {},
+    }
+
+
+def _curves(found: Measured, fps: int) -> dict[str, Any]:
+    """Mouth and sound by time for the report's plot, at most PLOT_POINTS of each: peaks of pieces of equal length."""
+    if found.pictures is None or found.sound is None or not len(found.pictures.curves.mouth):
+        return {}
+    mouth = found.pictures.curves.mouth
+    level = envelope(found.sound.samples, found.pictures.curves.time_s, fps)
+    piece = -(-len(mouth) // PLOT_POINTS)
+    wave = [float(np.abs(part).max()) for part in np.array_split(found.sound.samples, -(-len(mouth) // piece))]
+
+    def thinned(curve: np.ndarray) -> list[float]:
+        return [round(float(curve[start : start + piece].mean()), 4) for start in range(0, len(curve), piece)]
+
+    return {
+        "step_s": piece / fps,
+        "mouth": thinned(mouth),
+        "level": thinned(level),
+        "wave": [round(x, 3) for x in wave],
+    }
 
 
 def choose_language(wanted: str, detected: dict[str, Any]) -> tuple[str, list[str]]:
@@ -80,22 +311,6 @@ def choose_language(wanted: str, detected: dict[str, Any]) -> tuple[str, list[st
         return wanted, []
     sure = f" (probability {detected['probability']:.2f})" if detected.get("probability") is not None else ""
     return wanted, [f"the manifest says language {wanted}, the speech sounds like {heard}{sure}"]
-
-
-def run_checks(video: Path, placement: compose.Placement, count: int) -> list[dict[str, Any]]:
-    """Decode a finished MP4 whole; each check as {"name", "passed", "value", "limit"}."""
-    info = probe(video)
-    frames = sum(1 for _ in read_frames(video))
-    sound_s = _sound_s(video)
-    size = [info.video.width, info.video.height] if info.video else None
-    apart = abs(sound_s * FPS - frames)
-    return [
-        _check("frames decoded", frames == count, frames, count),
-        _check("sound and picture end together, frames apart", apart <= 1, round(apart, 3), 1),
-        _check("size", size == [placement.width, placement.height], size, [placement.width, placement.height]),
-        _check("pixel format", info.video is not None and info.video.pix_fmt == "yuv420p",
-               info.video.pix_fmt if info.video else None, "yuv420p"),
-    ]  # fmt: skip
 
 
 def versions() -> dict[str, str]:
@@ -118,70 +333,6 @@ def _done_entry(clip: str, ledger: dict[str, Any], *sidecars: dict[str, Any]) ->
         if refusal := Refusal.from_json(source.get("refusal")):
             raise LinkerError(f"{clip}: refused by {refusal.step}: {refusal.reason}")
     return entry
-
-
-def _pictures(upscaled: Path, portrait: Path, box: dict[str, Any], masks: Path, placement: compose.Placement,
-              settings: FinishSettings) -> Iterator[np.ndarray]:  # fmt: skip
-    """Frames of the deliverable, uint8 (height,width,3): the crop alone, or melted into the whole portrait."""
-    crops = _sized(upscaled, placement.crop_px)
-    if settings.layout == "crop":
-        yield from crops
-        return
-    canvas = _canvas(portrait, box, placement)
-    rows, columns, crop_rows, crop_columns = placement.shown
-    still = compose.crop_of(canvas, placement)
-    regions, feather = compose.read_masks(masks), settings.paste_feather
-    core = compose.head_weight(regions["head"], placement.crop_px, PASTE_MARGIN, feather)
-    edge = compose.edge_weight(placement, feather)
-    for frame, weight in compose.follow(crops, still, core, np.ones_like(core)):
-        picture = canvas.copy()
-        part = compose.blend(frame, still, weight * edge)
-        picture[rows, columns] = part[crop_rows, crop_columns]
-        yield picture
-
-
-def _sized(upscaled: Path, side: int) -> Iterator[np.ndarray]:
-    for frame in read_frames(upscaled):
-        if frame.shape != (side, side, 3):
-            found = f"{frame.shape[1]} x {frame.shape[0]}"
-            raise LinkerError(f"{upscaled}: frames are {found}, needed {side} x {side}; run upscale_video again")
-        yield frame
-
-
-def _canvas(portrait: Path, box: dict[str, Any], placement: compose.Placement) -> np.ndarray:
-    picture = read_picture(portrait, ACCEPTED)
-    found, needed = [picture.shape[1], picture.shape[0]], list(box["source_size_px"])
-    if found != needed:
-        raise LinkerError(f"{portrait}: is {found} pixels, was {needed} when its face was cropped; run crop_face again")
-    return compose.draw_canvas(picture, placement)
-
-
-def _encode(frames: Iterator[np.ndarray], draft: Path, placement: compose.Placement, audio: Path, tag: str,
-            fields: dict[str, Any], count: int, settings: FinishSettings) -> None:  # fmt: skip
-    labels = {"title": fields.get("title") or fields["clip"], "comment": COMMENT}
-    try:
-        encode_video(frames, draft, placement.width, placement.height, audio, tag, settings.crf, settings.audio_kbps,
-                     labels, frame_count=count)  # fmt: skip
-    except ValueError as error:  # a wrong number of frames, a sound file that changed since it was prepared
-        raise LinkerError(f"{fields['clip']}: cannot be encoded: {error}") from error
-
-
-def _sound_s(video: Path) -> float:
-    samples, rate_hz = 0, 1
-    for chunk, rate_hz in audio_chunks(video):  # noqa: B007  (every piece tells the same rate)
-        samples += chunk.shape[1]
-    return samples / rate_hz
-
-
-def _check(name: str, passed: bool, value: Any, limit: Any) -> dict[str, Any]:
-    return {"name": name, "passed": passed, "value": value, "limit": limit}
-
-
-def _refuse_failed(clip: str, checks: list[dict[str, Any]]) -> None:
-    failed = [f"{check['name']}: found {check['value']}, needed {check['limit']}"
-              for check in checks if not check["passed"]]  # fmt: skip
-    if failed:
-        raise LinkerError(f"{clip}: the finished video failed its checks and was not delivered: {'; '.join(failed)}")
 
 
 def _input(path: Path) -> dict[str, str]:

@@ -20,12 +20,23 @@ def settings_of(config: Layer, where: str) -> Settings:
     return read_settings({key: value for key, value in config.items() if key not in WORKFLOW_KEYS}, where)
 
 
+FILES = {  # settings that name files or folders
+    "generate": ("weights",),
+    "language": ("whisper",),
+    "upscale": ("weights",),
+    "finish": ("label_font",),
+    "provenance": ("certificate", "private_key"),
+}
+
+
 def anchored(settings: Settings, folder: Path) -> Settings:
-    """Settings whose weights, where they are files or folders below `folder`, are named by absolute paths."""
-    generate, language = settings.generate, settings.language
-    generate = generate.model_copy(update={"weights": _anchored(generate.weights, folder)})
-    language = language.model_copy(update={"whisper": _anchored(language.whisper, folder)})
-    return settings.model_copy(update={"generate": generate, "language": language})
+    """Settings whose files and folders, where they lie below `folder`, are named by absolute paths."""
+    groups = {name: getattr(settings, name) for name in FILES}
+    changed = {
+        name: group.model_copy(update={key: _anchored(getattr(group, key), folder) for key in FILES[name]})
+        for name, group in groups.items()
+    }
+    return settings.model_copy(update=changed)
 
 
 def _anchored(name: str, folder: Path) -> str:

@@ -17,6 +17,8 @@ from linker.errors import EnvironmentError
 from linker.media import GUARDS, Undecodable, plain
 
 SHORTEST_S = 0.5  # the meter's gating blocks last 0.4 s: shorter sound has no integrated loudness of its own
+CEILING_DB = -1.0  # dBTP that levelled sound stays under
+_LIMIT_DB = -1.5  # where the limiter works: a lossy encoder adds some tenths
 _REPEATED_S = 3.0
 _FLOOR_LUFS = -70.0  # what the meter shows when no block passed the absolute gate
 _FIGURE = re.compile(r"^\s*(I|LRA|Peak):\s+(-?inf|nan|-?[\d.]+) (?:LUFS|LU|dBFS)\s*$", re.MULTILINE)
@@ -57,6 +59,32 @@ def measure_samples(samples: np.ndarray, rate_hz: int) -> Loudness:
     if done.returncode:
         raise EnvironmentError(f"{ffmpeg_exe()} cannot measure loudness ({_last_line(done)}); unset IMAGEIO_FFMPEG_EXE")
     return _figures(done)
+
+
+def level(path: Path, levelled: Path, target_lufs: float, rate_hz: int) -> Loudness:
+    """Write the first sound track of `path` at `target_lufs` into `levelled` (WAV, float, `rate_hz`); its loudness now.
+
+    One gain for the whole clip, and a limiter at four times the rate for true peaks over CEILING_DB. What the limiter
+    takes away, a second and third try give back. Raises Undecodable for silence, which no gain makes loud.
+    """
+    before = measure_loudness(path)
+    if not math.isfinite(before.integrated_lufs):
+        raise Undecodable("silent", f"{plain(path)}: has no loudness to bring to {target_lufs:g} LUFS")
+    gain_db, after = target_lufs - before.integrated_lufs, before
+    for _ in range(3):
+        sound = ffmpeg.input(f"file:{path.resolve()}", **GUARDS)["a:0"].filter("volume", f"{gain_db:.3f}dB")
+        sound = sound.filter("aresample", 4 * rate_hz)
+        sound = sound.filter("alimiter", limit=10 ** (_LIMIT_DB / 20), attack=2, release=60, level="disabled")
+        sound = sound.filter("aresample", rate_hz)
+        written = sound.output(f"file:{levelled.resolve()}", format="wav", acodec="pcm_f32le", fflags="+bitexact")
+        done = _run(written.overwrite_output(), b"")
+        if done.returncode:
+            raise Undecodable("undecodable", f"{plain(path)}: cannot be levelled ({_last_line(done)})")
+        after = measure_loudness(levelled)
+        if abs(after.integrated_lufs - target_lufs) < 0.1:
+            break
+        gain_db += target_lufs - after.integrated_lufs
+    return after
 
 
 def _metered(sound: Any) -> Any:

@@ -21,7 +21,7 @@ REQUIRED = ("clip", "portrait", "audio")
 SCALES = tuple(f"scale_{region}" for region in REGIONS)
 RANGES = tuple(f"range_{region}" for region in REGIONS)
 TEXTS = ("title", "consent_ref", "licence_ref")
-COLUMNS = (*REQUIRED, "language", "seed", *SCALES, *RANGES, "face", "preset", *TEXTS, "enabled")
+COLUMNS = (*REQUIRED, "language", "seed", *SCALES, *RANGES, "face", "preset", "subtitles", *TEXTS, "enabled")
 PRESETS = ("quality", "balanced", "draft")
 SEED_MAX = 2**31 - 1
 TEXT_MAX = 500  # characters of a title or a reference
@@ -103,6 +103,7 @@ class _Reading:
         yield from ((name, _check_range) for name in RANGES)
         yield "face", _check_face
         yield "preset", _check_preset
+        yield "subtitles", self._check_file_if_any
         yield from ((name, _check_text) for name in TEXTS)
         yield "enabled", _check_enabled
 
@@ -120,6 +121,11 @@ class _Reading:
         fields[column], fault = self.files[value]
         if fault:
             raise ValueError(fault)
+
+    def _check_file_if_any(self, fields: Fields, column: str, value: str) -> None:
+        fields[column] = None
+        if value:
+            self._check_file(fields, column, value)
 
 
 def _file_fault(path: Path, value: str) -> str:

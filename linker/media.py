@@ -14,7 +14,6 @@ import wave
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ import numpy as np
 import soxr
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
-from av.container import InputContainer, OutputContainer
+from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
 
 from linker.config import FPS
-from linker.mux import FrameWriter, SoundWriter, aac_rate, created
+from linker.mux import FrameWriter, created
 from linker.records import atomic
 
 _DEMUXERS = "wav,w64,mp3,ogg,flac,mov,matroska,aac,aiff,caf,au,amr,mpegts,mpeg,avi,flv"
@@ -37,7 +36,6 @@ GUARDS = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
 _STATING_LENGTH = frozenset({"wav", "w64", "flac", "mov", "matroska", "aiff", "caf", "au", "avi", "flv"})
 _TRUNCATED_BELOW = 0.95  # of the stated length
 _RIFF_UNKNOWN = 0x7FFF0000  # sizes from here on mean that the writer did not know
-_MP4_KEYS = frozenset({"title", "artist", "comment", "copyright", "description", "date"})
 
 
 class Undecodable(ValueError):
@@ -62,12 +60,13 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """The first sound track of a file; `language` as the container says, '' if it does not."""
+    """The first sound track of a file; `language` as the container says, '' if it does not; where its clock starts."""
 
     sample_rate_hz: int
     channels: int
     codec: str
     language: str
+    start_s: float
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def check_file(path: Path) -> int:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
+def opened(path: Path) -> Iterator[InputContainer]:
     """An input container under guard; whatever ffmpeg finds wrong while it is open becomes Undecodable."""
     check_file(path)
     try:
@@ -114,7 +113,7 @@ def _opened(path: Path) -> Iterator[InputContainer]:
 
 def probe(path: Path) -> MediaInfo:
     """What the container states. Raises Undecodable when the file is no known container or holds nothing."""
-    with _opened(path) as container:
+    with opened(path) as container:
         duration_s = (container.duration or 0) / av.time_base
         info = MediaInfo(duration_s, _video_info(container), _audio_info(container), dict(container.metadata))
     if info.video is None and info.audio is None:
@@ -138,7 +137,8 @@ def _video_info(container: InputContainer) -> VideoInfo | None:
 def _audio_info(container: InputContainer) -> AudioInfo | None:
     for stream in container.streams.audio[:1]:
         language = stream.metadata.get("language", "")
-        return AudioInfo(stream.rate or 0, stream.channels, stream.codec_context.name, language)
+        start_s = float((stream.start_time or 0) * (stream.time_base or 0))
+        return AudioInfo(stream.rate or 0, stream.channels, stream.codec_context.name, language, start_s)
     return None
 
 
@@ -148,7 +148,7 @@ def audio_chunks(path: Path, max_s: float | None = None, layout: str | None = No
     `layout` mixes down to 'mono' or 'stereo'. Raises Undecodable: no track (no_audio), broken data (undecodable), or a
     file that ends before the length it states (truncated).
     """
-    with _opened(path) as container:
+    with opened(path) as container:
         if not container.streams.audio:
             raise Undecodable("no_audio", f"{plain(path)}: holds no sound track")
         stream = container.streams.audio[0]
@@ -261,7 +261,7 @@ def read_audio(
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
     """Every frame of the first moving picture, uint8 (height, width, 3) RGB, upright, streamed. Raises Undecodable."""
-    with _opened(path) as container:
+    with opened(path) as container:
         streams = _moving_pictures(container)
         if not streams:
             raise Undecodable("no_video", f"{plain(path)}: holds no moving pictures")
@@ -283,18 +283,32 @@ def frame_md5(path: Path) -> str:
     """MD5 of all decoded frames (sizes and RGB bytes), hex: equal exactly when the pictures are."""
     digest = hashlib.md5(usedforsecurity=False)
     for frame in read_frames(path):
-        digest.update(f"{frame.shape}".encode())
-        digest.update(np.ascontiguousarray(frame).data)
+        _digest_picture(digest, frame)
     return digest.hexdigest()
+
+
+def digest_frame(digest: Any, frame: av.VideoFrame) -> None:
+    """Add a decoded frame to `frame_md5`'s digest."""
+    _digest_picture(digest, _upright(frame))
+
+
+def _digest_picture(digest: Any, picture: np.ndarray) -> None:
+    digest.update(f"{picture.shape}".encode())
+    digest.update(np.ascontiguousarray(picture).data)
 
 
 def pcm_md5(path: Path) -> str:
     """MD5 of the decoded sound (float32, interleaved, with its rate), hex."""
     digest = hashlib.md5(usedforsecurity=False)
     for chunk, rate in audio_chunks(path):
-        digest.update(f"{len(chunk)} channels, {rate} Hz".encode())
-        digest.update(np.ascontiguousarray(chunk.T).data)
+        digest_sound(digest, chunk, rate)
     return digest.hexdigest()
+
+
+def digest_sound(digest: Any, chunk: np.ndarray, rate_hz: int) -> None:
+    """Add a piece of sound (channels, samples) to `pcm_md5`'s digest."""
+    digest.update(f"{len(chunk)} channels, {rate_hz} Hz".encode())
+    digest.update(np.ascontiguousarray(chunk.T).data)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -317,52 +331,3 @@ def lossless_writer(path: Path, width: int, height: int, fps: int = FPS) -> Iter
         writer = FrameWriter(container, "libx264rgb", "rgb24", (width, height), fps, options)
         yield writer
         writer.finish()
-
-
-def encode_video(
-    frames: Iterable[np.ndarray],
-    path: Path,
-    width: int,
-    height: int,
-    audio: Path | None,
-    language: str,
-    crf: int,
-    audio_kbps: int,
-    metadata: dict[str, str],
-    *,
-    frame_count: int,
-    fps: int = FPS,
-) -> None:
-    """Write the deliverable: H.264 High yuv420p tagged BT.709 and, with `audio`, its own sound as AAC; fast start.
-
-    `width` and `height` are even; exactly `frame_count` frames come. The sound is cut, or padded with silence, to the
-    length of the pictures. `language` is BCP-47 and is stored as three letters. `metadata` takes title, artist,
-    comment, copyright, description and date. Raises ValueError where these do not hold, Undecodable for the sound.
-    """
-    if unknown := set(metadata) - _MP4_KEYS:
-        raise ValueError(f"MP4 cannot carry the metadata {sorted(unknown)}; it can {sorted(_MP4_KEYS)}")
-    options = {"crf": str(crf), "preset": "medium", "profile": "high"}
-    with created(path, {"movflags": "+faststart"}) as container:
-        container.metadata.update(metadata)
-        writer = FrameWriter(container, "libx264", "yuv420p", (width, height), fps, options)
-        sound = _sound_writer(container, audio, language, audio_kbps) if audio else None
-        for frame in frames:
-            writer.write(frame)
-            if sound:
-                sound.write_until(Fraction(writer.count, fps))
-        if writer.count != frame_count:
-            raise ValueError(f"{path.name}: {writer.count} frames came, {frame_count} were announced")
-        writer.finish()
-        if sound:
-            sound.finish()
-
-
-def _sound_writer(container: OutputContainer, audio: Path, language: str, audio_kbps: int) -> SoundWriter:
-    """The row's own sound at its own rate, mono or stereo, into `container`."""
-    info = probe(audio).audio
-    if info is None:
-        raise Undecodable("no_audio", f"{plain(audio)}: holds no sound track")
-    layout = "mono" if info.channels == 1 else "stereo"
-    rate_hz = aac_rate(info.sample_rate_hz)
-    pieces = (piece for piece, _ in resampled(audio_chunks(audio, layout=layout), rate_hz))
-    return SoundWriter(container, pieces, layout, rate_hz, language, audio_kbps)

@@ -1,7 +1,8 @@
-"""The encoders behind media.py: frames and sound into one container, byte for byte the same every time."""
+"""The encoders behind encode.py: pictures, sound and words into one container, byte for byte the same every time."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -11,19 +12,22 @@ from typing import cast
 import av
 import numpy as np
 from av.codec.context import Flags as CodecFlags
-from av.container import OutputContainer
+from av.container import InputContainer, OutputContainer
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 
+from linker.errors import EnvironmentError
+from linker.formats import SOUNDS
 from linker.iso639 import three_letters
 from linker.records import atomic
 
-# AAC ends on a whole packet of 1024 samples: at lower rates than these that is longer than a video frame.
-_AAC_RATES_HZ = (32000, 44100, 48000, 64000, 88200, 96000)
-
-
-def aac_rate(rate_hz: int) -> int:
-    """The rate itself where AAC has it and its packets are short enough, otherwise 48 kHz."""
-    return rate_hz if rate_hz in _AAC_RATES_HZ else 48_000
+Cue = tuple[float, float, str]  # start and end in seconds, text
+_SUBTITLE_HEADER = (  # encoders of text want a style, whatever the player makes of it
+    "[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize, PrimaryColour, "
+    "SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, "
+    "BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\nStyle: Default,Arial,16,&Hffffff,"
+    "&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0\n\n[Events]\nFormat: Layer, Start, End, Style, Name, "
+    "MarginL, MarginR, MarginV, Effect, Text\n"
+)
 
 
 @contextmanager
@@ -35,7 +39,10 @@ def created(path: Path, options: dict[str, str]) -> Iterator[OutputContainer]:
 
 
 class FrameWriter:
-    """Writes frames into an open container, one after the other; `count` of them so far."""
+    """Writes frames into an open container, one after the other; `count` of them so far.
+
+    Raises EnvironmentError when the bundled ffmpeg has no such encoder.
+    """
 
     def __init__(
         self,
@@ -45,22 +52,34 @@ class FrameWriter:
         size: tuple[int, int],
         fps: int,
         options: dict[str, str],
+        tag: str = "",
     ) -> None:
-        if pix_fmt == "yuv420p" and (size[0] % 2 or size[1] % 2):
+        if pix_fmt.startswith("yuv42") and (size[0] % 2 or size[1] % 2):
             raise ValueError(f"H.264 {pix_fmt} needs even sides, found {size[0]}x{size[1]}")
         self.count = 0
         self._container = container
-        self._stream = cast(av.VideoStream, container.add_stream(codec, rate=fps, options=options))
+        try:
+            self._stream = cast(av.VideoStream, container.add_stream(codec, rate=fps, options=options))
+        except ValueError:  # PyAV's UnknownCodecError
+            raise EnvironmentError(
+                f"no encoder {codec} in PyAV {av.__version__}; install the PyAV wheel, or choose another finish.codec"
+            ) from None
         self._stream.width, self._stream.height = size
         self._stream.pix_fmt = pix_fmt
+        if tag:
+            self._stream.codec_context.codec_tag = tag
         self._configure(fps)
+
+    @property
+    def _is_yuv(self) -> bool:
+        return str(self._stream.pix_fmt).startswith("yuv")
 
     def _configure(self, fps: int) -> None:
         context = self._stream.codec_context
         context.time_base = Fraction(1, fps)
         context.thread_count = 1  # x264's bytes depend on the number of threads
         context.flags |= CodecFlags.bitexact.value
-        if self._stream.pix_fmt == "yuv420p":
+        if self._is_yuv:
             context.colorspace = Colorspace.ITU709
             context.color_primaries = ColorPrimaries.BT709
             context.color_trc = ColorTrc.BT709
@@ -72,23 +91,23 @@ class FrameWriter:
         if frame.shape != needed or frame.dtype != np.uint8:
             raise ValueError(f"frame {self.count} is {frame.dtype} {frame.shape}, needed uint8 {needed}")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        if self._stream.pix_fmt == "yuv420p":
-            picture = _as_bt709(picture)
+        if self._is_yuv:
+            picture = _as_bt709(picture, str(self._stream.pix_fmt))
         picture.pts, picture.time_base = self.count, self._stream.codec_context.time_base
         self._container.mux(self._stream.encode(picture))
         self.count += 1
 
     def finish(self) -> None:
-        """Flush what the encoder still holds. Raises ValueError when no frame came."""
+        """Flush the encoder. Raises ValueError when no frame came."""
         if self.count == 0:
             raise ValueError("a video needs at least one frame")
         self._container.mux(self._stream.encode())
 
 
-def _as_bt709(picture: av.VideoFrame) -> av.VideoFrame:
-    """YUV 4:2:0 by the matrix the file is tagged with, so that players show the colours that went in."""
+def _as_bt709(picture: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
+    """YUV by the matrix the file is tagged with, so that players show the colours that went in."""
     return picture.reformat(
-        format="yuv420p",
+        format=pix_fmt,
         dst_colorspace=Colorspace.ITU709,
         dst_color_range=ColorRange.MPEG,
         dst_color_trc=ColorTrc.BT709,
@@ -98,7 +117,7 @@ def _as_bt709(picture: av.VideoFrame) -> av.VideoFrame:
 
 
 class SoundWriter:
-    """Feeds pieces of sound, float32 (channels, samples), into an open container as AAC, in step with the pictures."""
+    """Feeds pieces of sound, float32 (channels, samples), into an open container, in step with the pictures."""
 
     def __init__(
         self,
@@ -108,12 +127,14 @@ class SoundWriter:
         rate_hz: int,
         language: str,
         kbps: int,
+        codec: str = "aac",
     ) -> None:
         self._container, self._pieces, self._layout, self._rate_hz = container, pieces, layout, rate_hz
         self._waiting = np.zeros((1 if layout == "mono" else 2, 0), np.float32)
         self._written = 0
-        self._stream = container.add_stream("aac", rate=rate_hz, layout=layout)
-        self._stream.bit_rate = kbps * 1000
+        self._stream = cast(av.AudioStream, container.add_stream(SOUNDS[codec].encoder, rate=rate_hz, layout=layout))
+        if codec != "pcm":
+            self._stream.bit_rate = kbps * 1000
         self._stream.metadata["language"] = three_letters(language)
         self._stream.codec_context.flags |= CodecFlags.bitexact.value
 
@@ -139,3 +160,41 @@ class SoundWriter:
     def finish(self) -> None:
         """Flush what the encoder still holds."""
         self._container.mux(self._stream.encode(None))
+
+
+class SoundCopier:
+    """Moves the packets of a file's first sound track into an open container, in step with the pictures."""
+
+    def __init__(self, container: OutputContainer, source: InputContainer, language: str) -> None:
+        self._container, track = container, source.streams.audio[0]
+        self._stream = container.add_stream_from_template(track)
+        self._stream.metadata["language"] = three_letters(language)
+        self._packets = (packet for packet in source.demux(track) if packet.pts is not None)
+        self._reached_s = Fraction(0)
+
+    def write_until(self, end_s: Fraction) -> None:
+        """Copy packets until one begins at or after `end_s`."""
+        while self._reached_s < end_s and (packet := next(self._packets, None)) is not None:
+            self._reached_s = Fraction((packet.pts or 0) + (packet.duration or 0)) * packet.time_base
+            packet.stream = self._stream
+            self._container.mux(packet)
+
+    def finish(self) -> None:
+        """Everything has been written already."""
+
+
+def write_subtitles(container: OutputContainer, cues: list[Cue], language: str) -> None:
+    """A track of subtitles: MP4 and QuickTime timed text, or SubRip in Matroska. To be called before any frame."""
+    timed_text = container.format.name in ("mp4", "mov")
+    stream = cast(av.subtitles.stream.SubtitleStream, container.add_stream("mov_text" if timed_text else "subrip"))
+    stream.codec_context.subtitle_header = _SUBTITLE_HEADER.encode()
+    stream.codec_context.time_base = Fraction(1, 1000)
+    stream.metadata["language"] = three_letters(language)
+    container.start_encoding()
+    for start_s, end_s, text in cues:
+        words = text.encode()
+        packet = av.Packet(struct.pack(">H", len(words)) + words if timed_text else words)
+        packet.stream, packet.time_base = stream, Fraction(1, 1000)
+        packet.pts = packet.dts = round(start_s * 1000)
+        packet.duration = round((end_s - start_s) * 1000)
+        container.mux(packet)

@@ -32,6 +32,7 @@ class Row:
     title: str = ""
     consent_ref: str = ""
     licence_ref: str = ""
+    subtitles: Path | None = None
 
     @property
     def portrait_id(self) -> str:
@@ -85,8 +86,12 @@ class Manifest:
 
 def content_name(path: Path, extra: str) -> str:
     """A safe, stable folder name: a slug of the stem and eight hex digits of the whole path (and `extra`)."""
-    slug = "".join(c if c.isascii() and c.isalnum() else "-" for c in path.stem.lower())[:40].strip("-") or "file"
-    return f"{slug}.{hashlib.sha256(f'{path}|{extra}'.encode()).hexdigest()[:8]}"
+    return f"{slug(path)}.{hashlib.sha256(f'{path}|{extra}'.encode()).hexdigest()[:8]}"
+
+
+def slug(path: Path) -> str:
+    """A file's name without its suffix as a-z, 0-9 and -, at most 40 characters."""
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in path.stem.lower())[:40].strip("-") or "file"
 
 
 def sha256_file(path: Path) -> str:

@@ -177,7 +177,7 @@ def _times(timings: dict[str, float]) -> str:
 
 def _checks(checks: list[dict[str, Any]]) -> str:
     lines = "".join(
-        f'<tr><td class="{"pass" if check["passed"] else "fail"}">{"pass" if check["passed"] else "fail"}</td>'
+        f'<tr><td class="{check["state"].split()[0]}">{escape(check["state"])}</td>'
         f"<td>{escape(str(check['name']))}</td><td>{escape(_value(check['value']))}</td></tr>"
         for check in checks
     )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from linker.config import GenerateSettings, token
+from linker.config import FinishSettings, GenerateSettings, token
+from linker.errors import SettingsError
 from linker.manifest import read_manifest
-from linker.records import Row, write_json
+from linker.records import Row, slug, write_json
+
+NAME_PATTERN = r"[a-z0-9][a-z0-9._-]{0,199}"
 
 
 def shard_name(clip: str, count: int) -> str:
@@ -61,6 +65,35 @@ def list_shard(manifest: Path, shard: str, listing: Path, settings: GenerateSett
     """Write the rows of one shard: {"shard", "rows": [{clip, face, crop, masks, driver, loudness, seed, ...}]}."""
     rows = rows_by_shard(read_manifest(manifest).rows, settings.shards).get(shard, [])
     write_json(listing, {"shard": shard, "rows": [entry(row, settings) for row in rows]})
+
+
+def video_names(rows: tuple[Row, ...], generate: GenerateSettings, finish: FinishSettings) -> dict[str, str]:
+    """File name of each clip's deliverable, by finish.name. Raises SettingsError when two rows get the same one."""
+    names = {row.clip: f"{_video_stem(row, generate, finish)}.{finish.container}" for row in rows}
+    taken: dict[str, str] = {}
+    for clip, name in names.items():
+        other = taken.setdefault(name.lower(), clip)
+        if other != clip:
+            raise SettingsError(f"finish.name {finish.name!r}: {other} and {clip} both become {name}; add {{clip}}")
+    return names
+
+
+def _video_stem(row: Row, generate: GenerateSettings, finish: FinishSettings) -> str:
+    fields = {
+        "clip": row.clip,
+        "language": (row.language or "und").lower(),
+        "portrait": slug(row.portrait),
+        "audio": slug(row.audio),
+        "seed": str(generate.seed if row.seed is None else row.seed),
+        "aspect": finish.aspect.replace("_", "-"),
+        "fps": str(finish.fps),
+    }
+    stem = re.sub(r"\{(\w+)\}", lambda hole: fields[hole[1]], finish.name)
+    if not re.fullmatch(NAME_PATTERN, stem):
+        raise SettingsError(
+            f"finish.name {finish.name!r}: {row.clip} becomes {stem!r}; needed a-z 0-9 . _ -, at most 200"
+        )
+    return stem
 
 
 def row_delivery(row: Row) -> str:

@@ -62,7 +62,6 @@ def _read_listings(results: Path) -> dict[str, str]:
 def _row_state(
     results: Path, row: Row, ledger: dict[str, dict[str, Any]], shards: dict[str, str], side: Any
 ) -> RowState:
-    video = f"videos/{row.clip}.mp4"
     sidecars = [
         ("crop_face", side(results / "portraits" / row.portrait_id / "crop.json")),
         ("normalize_audio", side(results / "audio" / row.audio_id / "loudness.json")),
@@ -74,6 +73,7 @@ def _row_state(
         if refusal:
             where = refusal.get("step", step)
             return RowState(row.clip, row.line, "refused", where, refusal["kind"], refusal["reason"])
+    video = f"videos/{(sidecars[-1][1] or {}).get('video', '')}"
     if sidecars[-1][1] and (results / video).is_file():
         return RowState(row.clip, row.line, "done", video=video)
     for step, log in _logs(results, row, shards):

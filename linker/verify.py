@@ -46,7 +46,7 @@ def _faults(sidecar: Path, row: Row | None) -> Iterator[str]:
     recorded = read_json(sidecar)
     if recorded.get("refusal"):
         return
-    yield from _video_faults(sidecar.with_suffix(".mp4"), recorded)
+    yield from _video_faults(sidecar.with_name(recorded["video"]), recorded)
     for name, path in {"portrait": row.portrait, "audio": row.audio}.items() if row else ():
         found, wanted = _sha256(path), recorded["inputs"][name]["sha256"]
         if found != wanted:

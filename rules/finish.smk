@@ -1,7 +1,8 @@
 """Finish: from the generated crop to the video a viewer gets.
 
-Inputs: clips/{clip}/generated.mkv, the portrait's preparation, the portrait and the audio as they came.
-Outputs: clips/{clip}/ stable.mkv, upscaled.mkv; videos/{clip}.mp4 and videos/{clip}.json (provenance and checks).
+Inputs: clips/{clip}/generated.mkv, the portrait's preparation, the portrait, the audio and the subtitles as they came.
+Outputs: clips/{clip}/ stable.mkv, upscaled.mkv; the row's video in videos/ and videos/{clip}.json (provenance and checks);
+its master in masters/. A video that fails a check stays in draft/.
 The viewer hears the row's own audio, not the 16 kHz copy that the model hears. Of a deliverable only the sidecar, which is
 written last, is declared: a job that fails loses its declared outputs, and the last good video must survive a failed rerun.
 """
@@ -50,12 +51,13 @@ rule upscale_video:
         mem_mb=4000,
         runtime=120,
     params:
-        settings=token(SETTINGS.finish),
+        settings=token(SETTINGS.upscale),
+        finish=token(SETTINGS.finish.geometry),
     message:
         "upscale_video {wildcards.clip}"
     shell:
         "python -P -m linker.cli upscale_video --log {log:q} --stable {input.stable:q} --crop {input.crop:q}"
-        " --upscaled {output.upscaled:q} --settings {params.settings:q}"
+        " --upscaled {output.upscaled:q} --settings {params.settings:q} --finish {params.finish:q}"
 
 
 rule mux_audio:
@@ -65,6 +67,8 @@ rule mux_audio:
         crop=of_portrait("crop.json"),
         masks=of_portrait("masks.npz"),
         audio=row_audio,
+        driver=of_audio("driver.wav"),
+        subtitles=row_subtitles,
         loudness=of_audio("loudness.json"),
         language=of_audio("language.json"),
         awaited=awaited_ledger,
@@ -83,12 +87,15 @@ rule mux_audio:
     params:
         row=delivery,
         ledger=row_ledger,
-        video="videos/{clip}.mp4",
-        settings=token(SETTINGS.finish),
+        video=row_video,
+        settings=finishing,
+        provenance=marking,
+        listening=token(SETTINGS.language),
     message:
         "mux_audio {wildcards.clip}"
     shell:
         "python -P -m linker.cli mux_audio --log {log:q} --upscaled {input.upscaled:q} --portrait {input.portrait:q}"
         " --crop {input.crop:q} --masks {input.masks:q} --audio {input.audio:q} --loudness {input.loudness:q}"
-        " --language {input.language:q} --ledger {params.ledger:q} --video {params.video:q}"
-        " --sidecar {output.sidecar:q} --row {params.row:q} --settings {params.settings:q}"
+        " --driver {input.driver:q} --language {input.language:q} --subtitles {input.subtitles:q}"
+        " --ledger {params.ledger:q} --video {params.video:q} --sidecar {output.sidecar:q} --row {params.row:q}"
+        " --settings {params.settings:q} --provenance {params.provenance:q} --listening {params.listening:q}"

@@ -45,14 +45,14 @@ def test_placement(crop: dict[str, list[int]], max_side_px: int, layout: str) ->
 def test_a_portrait_within_the_limit_keeps_its_pixels() -> None:
     portrait = np.random.default_rng(0).integers(0, 256, (300, 200, 3), dtype=np.uint8)
     placement = compose.place({"box_px": [31, 41, 131, 141], "source_size_px": [200, 300]}, FinishSettings())
-    assert np.array_equal(compose.draw_canvas(portrait, placement), portrait)
+    assert np.array_equal(compose.draw_still(portrait, placement), portrait)
     assert (placement.crop_x, placement.crop_y, placement.crop_px) == (31, 41, 100)
 
 
 def test_crop_beyond_the_picture_shows_only_its_inside() -> None:
     portrait = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
     placement = compose.place({"box_px": [-20, 30, 100, 150], "source_size_px": [100, 100]}, FinishSettings())
-    still = compose.crop_of(compose.draw_canvas(portrait, placement), placement)
+    still = compose.crop_of(compose.draw_still(portrait, placement), placement)
     _, _, crop_rows, crop_columns = placement.shown
     assert still.shape == (120, 120, 3)
     assert np.array_equal(still[crop_rows, crop_columns], portrait[30:100])

@@ -25,7 +25,7 @@ FLOORS = {
 }
 STEPS = ("audio", "language", "face", "generate", "collect", "background", "upscale", "deliver", "report")
 LIGHT = {"yaml", "pydantic", "linker"}  # what the ground floor may import beside the standard library
-MEDIA = {"media", "mux", "loudness"}  # decode and encode, the container, the loudness filter
+MEDIA = {"media", "mux", "encode", "measure", "loudness"}  # decode and encode, containers, facts, the loudness filter
 ALONE = {"submitit": {"launch"}, "av": MEDIA, "imageio_ffmpeg": MEDIA}
 
 

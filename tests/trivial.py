@@ -15,6 +15,8 @@ from linker.config import (
     GenerateSettings,
     LanguageSettings,
     LimitSettings,
+    ProvenanceSettings,
+    UpscaleSettings,
 )
 from linker.errors import EnvironmentError, LinkerError
 from linker.manifest import read_manifest
@@ -88,7 +90,7 @@ def stabilize_background(generated: Path, face: Path, masks: Path, stable: Path,
     _write(stable, generated.read_text())
 
 
-def upscale_video(stable: Path, crop: Path, upscaled: Path, settings: FinishSettings) -> None:
+def upscale_video(stable: Path, crop: Path, upscaled: Path, settings: UpscaleSettings, finish: FinishSettings) -> None:
     _write(upscaled, stable.read_text())
 
 
@@ -98,18 +100,22 @@ def mux_audio(
     crop: Path,
     masks: Path,
     audio: Path,
+    driver: Path,
     loudness: Path,
     language: Path,
+    subtitles: list[Path],
     ledger: Path,
     video: Path,
     sidecar: Path,
     row: str,
     settings: FinishSettings,
+    provenance: ProvenanceSettings,
+    listening: LanguageSettings,
 ) -> None:
     if audio.read_text().startswith("ends too soon"):
         raise LinkerError("the sound ends too soon")
     _write(video, upscaled.read_text())
-    write_json(sidecar, {"refusal": None, **json.loads(row)})
+    write_json(sidecar, {"refusal": None, "video": video.name, **json.loads(row)})
 
 
 def report(results: Path, manifest: Path, status: Path, page: Path) -> None:

@@ -13,7 +13,7 @@ from linker.config import MINI_DIR, ROOT_DIR, token
 from linker.layers import anchored, settings_of
 from linker.manifest import read_manifest
 from linker.records import ID_PATTERN
-from linker.shards import digest, row_delivery, row_token, rows_by_shard
+from linker.shards import digest, row_delivery, row_token, rows_by_shard, video_names
 
 SETTINGS = anchored(settings_of(config, "config"), Path(workflow.workdir_init))
 MANIFEST = read_manifest(Path(config["manifest"]))
@@ -29,6 +29,8 @@ ENVIRONMENT = {"PYTHONPATH": str(ROOT_DIR), "LINKER_LAUNCH": token(SETTINGS.laun
 EXPORTS = " ".join(f"{name}={shlex.quote(value)}" for name, value in ENVIRONMENT.items())
 EXPORTS = EXPORTS.replace("{", "{{").replace("}", "}}")  # the prefix is a format string
 shell.prefix(f"export {EXPORTS} PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; exec ")
+
+VIDEO_OF = video_names(MANIFEST.rows, SETTINGS.generate, SETTINGS.finish)
 
 
 wildcard_constraints:
@@ -79,6 +81,16 @@ def row_portrait(wildcards):
 def row_audio(wildcards):
     """The audio of a row, at its own quality."""
     return str(ROWS[wildcards.clip].audio)
+
+
+def row_subtitles(wildcards):
+    """The row's subtitles; nothing where it names none."""
+    return [str(path)] if (path := ROWS[wildcards.clip].subtitles) else []
+
+
+def row_video(wildcards):
+    """Where the row's deliverable appears."""
+    return f"videos/{VIDEO_OF[wildcards.clip]}"
 
 
 def row_ledger(wildcards):
@@ -132,6 +144,16 @@ def generation(wildcards):
 def delivery(wildcards):
     """What the deliverable tells about its row."""
     return row_delivery(ROWS[wildcards.clip])
+
+
+def finishing(wildcards):
+    """The settings of `finish`: as a function's value, their {holes} are not taken for wildcards."""
+    return token(SETTINGS.finish)
+
+
+def marking(wildcards):
+    """The settings of `provenance`, in which a producer's name may hold braces."""
+    return token(SETTINGS.provenance)
 
 
 def generate_threads():
