@@ -22,7 +22,6 @@ from linker.errors import LinkerError
 from linker.formats import MASTERS, PICTURES, frame_count, is_copied, sound_codec
 from linker.iso639 import three_letters
 from linker.measure import DARK_LUMA, Measured, envelope, luma_of, measure, sound_of
-from linker.media import Undecodable
 from linker.mux import Cue
 from linker.paste import Scenery, places, set_scene, shown_frames
 from linker.records import Refusal, read_json, sha256_file, write_json
@@ -97,8 +96,11 @@ def mux_audio(
     inputs = {"portrait": _input(portrait), "audio": _input(audio)}
     facts = _facts(fields, entry, inputs, settings, provenance)
     job = Job(fields, entry, audio, heard, scene, tag, cues, facts, [portrait, audio], identity, settings)
-    drafts = _make(job, upscaled, video)
-    found, checks = _examine(job, drafts)
+    try:
+        drafts = _make(job, upscaled, video)
+        found, checks = _examine(job, drafts)
+    except ValueError as error:  # a wrong number of frames, a sound file that changed since it was prepared
+        raise LinkerError(f"{job.clip}: cannot be encoded: {error}") from error
     for warning in warnings:
         print(f"{job.clip}: warning: {warning}", file=sys.stderr)
     told = {
@@ -156,10 +158,7 @@ def _make(job: Job, upscaled: Path, video: Path) -> list[Path]:
             drafts.append(folder / _master_place(video, settings).name)
             targets.append(Target(drafts[1], size, settings.master, None, settings.fps, "pcm", language=job.language,
                                   metadata=provenance.tags(drafts[1], job.title, job.facts)))  # fmt: skip
-        try:
-            encode(shown_frames(upscaled, job.scene, source_count, job.frames), targets, audio, job.frames)
-        except ValueError as error:  # a wrong number of frames, a sound file that changed since it was prepared
-            raise LinkerError(f"{job.clip}: cannot be encoded: {error}") from error
+        encode(shown_frames(upscaled, job.scene, source_count, job.frames), targets, audio, job.frames)
     for draft in drafts:
         provenance.mark(draft, job.title, job.facts, job.ingredients, job.identity)
     return drafts
@@ -174,10 +173,7 @@ def _levelled(job: Job, scratch: Path) -> Path:
     """The row's own sound, or a copy of it at the wanted loudness."""
     if job.settings.loudness_lufs == "as_is":
         return job.audio
-    try:
-        loudness.level(job.audio, scratch, job.settings.loudness_lufs, sound_info(job.audio).sample_rate_hz)
-    except Undecodable as error:
-        raise LinkerError(f"{job.clip}: {error}") from None
+    loudness.level(job.audio, scratch, job.settings.loudness_lufs, sound_info(job.audio).sample_rate_hz)
     return scratch
 
 
@@ -208,11 +204,7 @@ def _examine(job: Job, drafts: list[Path]) -> tuple[Measured, list[Check]]:
     """Decode what was written, and judge it; the deliverable's measurements and all checks."""
     looked = places(job.scene)
     found = measure(drafts[0], looked)
-    try:
-        checks = run_checks(found, _ordered(job, drafts[0], looked.still))
-    except Undecodable as error:
-        raise LinkerError(f"{job.clip}: {error}") from None
-    checks += mark_checks(drafts[0], job)
+    checks = run_checks(found, _ordered(job, drafts[0], looked.still)) + mark_checks(drafts[0], job)
     for master in drafts[1:]:
         checks += _master_checks(master, job, measure(master, looked))
     return found, checks

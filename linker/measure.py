@@ -18,6 +18,7 @@ from linker.loudness import Loudness, measure_loudness
 from linker.media import Undecodable, audio_chunks, digest_frame, digest_sound, opened, resampled
 
 SMALL_PX, FACE_PX, MOUTH_PX = 96, 48, 32
+FACE_SHIFT_PX = 6  # of FACE_PX: how far a head may have moved
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
 DARK_LUMA = 32  # of 16..235
 LISTEN_S = 30.0  # the piece of sound that is laid over its source at once
@@ -179,11 +180,12 @@ def _cut(luma: np.ndarray, box: Box, side: int) -> np.ndarray:
     return cv2.resize(luma[y0:y1, x0:x1], (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def _likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """Pearson's correlation of two pictures; 0 where one of them is flat."""
-    a, b = one - one.mean(), other - other.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / scale if scale > 1e-3 else 0.0
+def _likeness(face: np.ndarray, still: np.ndarray) -> float:
+    """The best correlation of the portrait's face with a picture's, moved a little; 0 for a flat one."""
+    if face.std() < 1:
+        return 0.0
+    part = still[FACE_SHIFT_PX:-FACE_SHIFT_PX, FACE_SHIFT_PX:-FACE_SHIFT_PX]
+    return float(np.nan_to_num(cv2.matchTemplate(face, part, cv2.TM_CCOEFF_NORMED), posinf=0, neginf=0).max())
 
 
 def sound_of(path: Path) -> Sound | None:

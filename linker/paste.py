@@ -48,6 +48,8 @@ def shown_frames(upscaled: Path, scene: Scenery, source_count: int, count: int) 
     """`count` frames of the deliverable, uint8 (height,width,3), at its own rate."""
     fps, index = scene.settings.fps, 0
     for number, picture in enumerate(_pictures(upscaled, scene)):
+        if number == source_count:
+            raise LinkerError(f"{upscaled}: holds more than {source_count} frames; run upscale_video again")
         frame = None
         while index < count and source_frame(index, fps, source_count) == number:
             frame = scene.canvas.lay(picture) if frame is None else frame

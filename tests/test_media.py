@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from film import film
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,6 @@ from linker.iso639 import three_letters
 from linker.media import (
     Undecodable,
     audio_chunks,
-    encode_video,
     frame_md5,
     lossless_writer,
     pcm_md5,
@@ -43,8 +43,7 @@ def deliver(
     path: Path, audio: Path | None, count: int = 30, language: str = "en", colour: tuple[int, ...] = (200, 60, 90)
 ) -> Path:
     frames = iter([np.full((48, 64, 3), colour, np.uint8)] * count)
-    encode_video(frames, path, 64, 48, audio, language, 17, 128, {"title": "Één"}, frame_count=count)
-    return path
+    return film(path, frames, count, audio, language=language, metadata={"title": "Één"})
 
 
 @pytest.fixture
@@ -204,7 +203,7 @@ def failing() -> Iterator[np.ndarray]:
 def test_a_failed_encoding_leaves_the_last_good_file(tmp_path: Path) -> None:
     good = deliver(tmp_path / "v.mp4", None).read_bytes()
     with pytest.raises(RuntimeError):
-        encode_video(failing(), tmp_path / "v.mp4", 64, 48, None, "en", 17, 128, {}, frame_count=2)
+        film(tmp_path / "v.mp4", failing(), 2)
     assert (tmp_path / "v.mp4").read_bytes() == good
     assert os.listdir(tmp_path) == ["v.mp4"]
 
@@ -213,19 +212,17 @@ def test_a_failed_encoding_leaves_the_last_good_file(tmp_path: Path) -> None:
 def test_a_wrong_number_of_frames_is_an_error(tmp_path: Path, count: int) -> None:
     frames = iter(noise_frames(30, 48, 64))
     with pytest.raises(ValueError, match="30 frames came"):
-        encode_video(frames, tmp_path / "v.mp4", 64, 48, None, "en", 17, 128, {}, frame_count=count)
+        film(tmp_path / "v.mp4", frames, count)
     assert not os.listdir(tmp_path)
 
 
-def test_frames_of_another_shape_odd_sides_and_unknown_metadata_are_errors(tmp_path: Path) -> None:
+def test_frames_of_another_shape_and_odd_sides_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needed uint8"), lossless_writer(tmp_path / "a.mkv", 32, 32) as out:
         out.write(np.zeros((32, 30, 3), np.uint8))
     with pytest.raises(ValueError, match="at least one frame"), lossless_writer(tmp_path / "a.mkv", 32, 32):
         pass
     with pytest.raises(ValueError, match="even sides"):
-        encode_video(iter([]), tmp_path / "v.mp4", 63, 48, None, "en", 17, 128, {}, frame_count=0)
-    with pytest.raises(ValueError, match="mood"):
-        encode_video(iter([]), tmp_path / "v.mp4", 64, 48, None, "en", 17, 128, {"mood": "good"}, frame_count=0)
+        film(tmp_path / "v.mp4", iter([]), 0, size=(63, 48))
     assert not os.listdir(tmp_path)
 
 

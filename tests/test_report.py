@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from film import film
 
 from linker.config import Settings
 from linker.manifest import read_manifest
-from linker.media import encode_video
 from linker.records import write_json
 from linker.report import report
 from linker.report_page import HINTS, Card, render
@@ -23,7 +23,7 @@ from linker.report_page import HINTS, Card, render
 HOSTILE = """</script><img src=x onerror=alert(1)> "q" 'a' {{cards}} & \\1"""
 FACTS: dict[str, Any] = {
     "size_px": [64, 48], "duration_s": 0.32, "language": "fr", "warnings": ["sounds like <en>"],
-    "checks": [{"name": "frames decoded", "passed": True, "value": 8, "limit": 8}],
+    "checks": [{"name": "pictures", "state": "pass", "value": 8, "limit": 8, "note": ""}],
     "inputs": {"portrait": {"file": "<b>.png", "sha256": "ab" * 32}}, "frame_md5": "cd" * 16, "pcm_md5": "ef" * 16,
     "generation": {"state": "done", "seed": 3, "key": "k"}, "versions": {"linker": "0.1.0"}, "consent_ref": "C-7",
 }  # fmt: skip
@@ -78,8 +78,8 @@ class Results:
     def _deliver(self, clip: str) -> None:
         frames = [np.full((48, 64, 3), 10 * index, np.uint8) for index in range(8)]
         video = self.results / "videos" / f"{clip}.mp4"
-        encode_video(frames, video, 64, 48, None, "fr", 20, 64, {}, frame_count=8)
-        write_json(video.with_suffix(".json"), {"clip": clip, **FACTS})
+        film(video, frames, 8)
+        write_json(video.with_suffix(".json"), {"clip": clip, "video": video.name, **FACTS})
         entry = {"state": "done", "seconds": 9.5}
         write_json(self.results / "shards" / "s000" / "ledger.json", {"rows": {clip: entry}})
         for step, name in (("crop_face", self.rows[clip].portrait_id), ("mux_audio", clip)):
@@ -148,7 +148,10 @@ def test_hostile_words_stay_words(results: Results) -> None:
 
 def test_every_field_is_escaped() -> None:
     facts = {**FACTS, "language": HOSTILE, "generation": {HOSTILE: [HOSTILE, {HOSTILE: 1}]}, "consent_ref": HOSTILE}
-    facts |= {"warnings": [HOSTILE], "checks": [{"name": HOSTILE, "passed": False, "value": HOSTILE, "limit": 0}]}
+    facts |= {
+        "warnings": [HOSTILE],
+        "checks": [{"name": HOSTILE, "state": "fail", "value": HOSTILE, "limit": 0, "note": HOSTILE}],
+    }
     words = dict.fromkeys(("clip", "step", "kind", "reason", "title", "portrait", "audio", "video", "poster", "debug"))
     for state in ("done", "refused", "waiting"):
         card = Card(**dict.fromkeys(words, HOSTILE), state=state, timings={HOSTILE: 1.0}, facts=facts)
@@ -170,7 +173,7 @@ def test_refusals_say_what_to_do(results: Results) -> None:
 def test_timings_checks_provenance_and_settings_are_there(results: Results) -> None:
     text = results.run().text
     timings = ("crop face2.5 s", "generate9.5 s")
-    for words in (*timings, "passframes decoded", "cd" * 16, "generation: seed", "max_side_px"):
+    for words in (*timings, "passpictures", "cd" * 16, "generation: seed", "max_side_px"):
         assert words in text
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scene import Scene
 
-from linker.config import FinishSettings
+from linker.config import FinishSettings, UpscaleSettings
 from linker.media import probe, read_frames
 from linker.upscale import upscale_video
 
@@ -15,7 +15,7 @@ from linker.upscale import upscale_video
 def upscaled(scene: Scene, settings: FinishSettings) -> list[np.ndarray]:
     scene.generate(3, noise=0, drift=0)
     path = scene.root / "upscaled.mkv"
-    upscale_video(scene.generated, scene.crop, path, settings)
+    upscale_video(scene.generated, scene.crop, path, UpscaleSettings(), settings)
     assert probe(path).video.fps == 25
     return list(read_frames(path))
 

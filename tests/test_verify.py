@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from film import film
 
 from linker.errors import EnvironmentError
-from linker.media import encode_video, frame_md5, pcm_md5, write_wav
+from linker.media import frame_md5, pcm_md5, write_wav
 from linker.records import read_json, sha256_file, write_json
 from linker.verify import verify_folder
 
@@ -17,7 +18,7 @@ from linker.verify import verify_folder
 def deliver(video: Path, audio: Path, level: int) -> None:
     """A quarter of a second of grey with sound."""
     frames = (np.full((32, 32, 3), level, np.uint8) for _ in range(6))
-    encode_video(frames, video, 32, 32, audio, "en", 20, 64, {}, frame_count=6)
+    film(video, frames, 6, audio, size=(32, 32))
 
 
 @pytest.fixture
@@ -31,8 +32,9 @@ def results(tmp_path: Path, write_manifest: Callable[..., Path]) -> Path:
     video = folder / "videos" / "a.mp4"
     deliver(video, tmp_path / "a.wav", 90)
     inputs = {"portrait": tmp_path / "p.png", "audio": tmp_path / "a.wav"}
-    told = {name: {"file": path.name, "sha256": sha256_file(path)} for name, path in inputs.items()}
-    write_json(video.with_suffix(".json"), {"frame_md5": frame_md5(video), "pcm_md5": pcm_md5(video), "inputs": told})
+    recorded: dict[str, object] = {"video": "a.mp4", "frame_md5": frame_md5(video), "pcm_md5": pcm_md5(video)}
+    recorded["inputs"] = {name: {"file": path.name, "sha256": sha256_file(path)} for name, path in inputs.items()}
+    write_json(video.with_suffix(".json"), recorded)
     return folder
 
 
