@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from linker import process
-from linker.config import Group, LaunchSettings, Settings, read_settings
-from linker.errors import EnvironmentError, LinkerError, SettingsError, is_machine_fault
+from linker.config import GenerateSettings, Group, LaunchSettings, Settings, read_settings
+from linker.errors import SettingsError, as_expected
+from linker.rows import Queue
 
 STEPS = {
     "normalize_audio": "linker.audio",
@@ -44,7 +45,7 @@ STEPS = {
     "train_stage1": "linker.train.steps",
     "train_stage2": "linker.train.steps",
 }
-LAUNCHED = ("generate",)  # steps whose work goes where the launch settings say
+LAUNCHED = ("generate", "train_codec", "train_speech", "encode_videos", "train_stage1", "train_stage2")  # see `launch`
 
 Step = Callable[..., None]
 
@@ -66,16 +67,6 @@ def main(words: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         return _fail(words[0], error, sys.stderr, "")
-
-
-def as_expected(error: Exception) -> LinkerError | None:
-    """The error as people are told it; a full disk or a folder that may not be written is the machine's fault."""
-    if isinstance(error, LinkerError):
-        return error
-    if isinstance(error, OSError) and is_machine_fault(error):
-        where = error.filename or "the results folder"
-        return EnvironmentError(f"{where}: {error.strerror}; make room or allow writing, and run again")
-    return None
 
 
 def verb_parser() -> argparse.ArgumentParser:
@@ -100,8 +91,7 @@ def _run_step(name: str, words: list[str]) -> int:
     log, words = _taken(words, "--log")
     with process.attended(Path(log) if log else None) as outside:
         try:
-            function: Step = getattr(importlib.import_module(STEPS[name]), name)
-            _execute(name, partial(function, **step_arguments(name, function, words)), log)
+            _execute(name, words, log)
         except Exception as error:
             return _fail(name, error, outside, log)
     return 0
@@ -125,13 +115,32 @@ def _tell(outside: TextIO, words: str) -> None:
         os.write(outside.fileno(), f"\n{words}\n".encode())
 
 
-def _execute(name: str, task: partial[None], log: str) -> None:
-    if name not in LAUNCHED:
-        return task()
-    settings = group_from_token(LaunchSettings, os.environ.get("LINKER_LAUNCH", "{}"), "LINKER_LAUNCH")
-    from linker.launch import launch
+def _execute(name: str, words: list[str], log: str) -> None:
+    """Do a step here, or where the launch settings say; then the step's packages are not loaded here."""
+    token = os.environ.get("LINKER_LAUNCH", "{}")
+    settings = process.resolved(group_from_token(LaunchSettings, token, "LINKER_LAUNCH"))
+    if name not in LAUNCHED or settings.cluster == "debug":
+        return perform(name, words)
+    from linker.crew import launch_job, launch_shard
 
-    return launch(task, settings, Path(log).with_suffix("") if log else Path("logs", name, "by-hand"))
+    folder = Path(log).with_suffix("") if log else Path("logs", name, "by-hand")
+    task = partial(importlib.import_module("linker.cli").perform, name, words)  # never __main__'s: workers import it
+    if name == "generate":
+        return launch_shard(task, settings, folder, _shard_of(words))
+    return launch_job(task, settings, folder)
+
+
+def perform(name: str, words: list[str]) -> None:
+    """Do a step in this process."""
+    function: Step = getattr(importlib.import_module(STEPS[name]), name)
+    function(**step_arguments(name, function, words))
+
+
+def _shard_of(words: list[str]) -> Queue:
+    """The rows that `generate` is called for."""
+    told = dict(zip(words[::2], words[1::2], strict=True))
+    settings = group_from_token(GenerateSettings, told["--settings"], "--settings")
+    return Queue(Path(told["--shard"]), Path(told["--ledger"]), settings)
 
 
 def _taken(words: list[str], option: str) -> tuple[str, list[str]]:

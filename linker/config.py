@@ -182,15 +182,28 @@ class ProvenanceSettings(Group):
 class LaunchSettings(Group):
     """Where GPU work runs; the slurm/ profile overrides these and nothing else does."""
 
-    cluster: Literal["debug", "local", "slurm"] = Field(
-        "debug", description="debug = in this process, local = submitit processes, slurm"
+    cluster: Literal["auto", "debug", "local", "slurm"] = Field(
+        "auto",
+        description="debug = in this process, local = processes of this machine, slurm; "
+        "auto (and slurm where there is no sbatch) = local with a GPU, debug without",
+    )
+    workers: int = Field(
+        0, ge=0, le=1000, description="workers of a shard at a time, an array on SLURM; 0 = one a visible GPU"
     )
     partition: str = Field("", description="SLURM partition; empty = the cluster's default")
     account: str = Field("", description="SLURM account")
+    qos: str = Field("", description="SLURM quality of service")
+    gres: str = Field("", description="SLURM generic resources of a worker such as 'gpu:a100:1', instead of `gpus`")
+    constraint: str = Field("", description="SLURM features that nodes must have")
+    exclude: str = Field("", description="SLURM nodes that are not used")
     gpus: int = Field(0, ge=0, le=16, description="GPUs a worker")
     cpus: int = Field(2, ge=1, le=256, description="CPU cores a worker")
     memory_gb: int = Field(8, ge=1, le=4096, description="memory a worker, GB")
-    time_min: int = Field(240, ge=1, le=43_200, description="time limit a worker, minutes")
+    time_min: int = Field(240, ge=1, le=43_200, description="time limit a worker, minutes; then it is queued again")
+    prologue: list[str] = Field([], description="shell lines before a worker starts, such as 'module load cuda'")
+    python: str = Field(
+        "", description="command that starts Python on a node, such as 'apptainer exec --nv image.sif python3'"
+    )
 
 
 class TrainSettings(Group):

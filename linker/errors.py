@@ -10,6 +10,8 @@ A row's own fault (no face, silence, a broken file) is not an exception but a `r
 sidecars, so that one bad row never stops another.
 """
 
+from __future__ import annotations
+
 import errno
 
 MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
@@ -40,3 +42,13 @@ class RowsFailed(LinkerError):
 def is_machine_fault(error: Exception) -> bool:
     """True for a full disk, a folder that may not be written, a lost file system."""
     return isinstance(error, OSError) and error.errno in MACHINE_FAULTS
+
+
+def as_expected(error: Exception) -> LinkerError | None:
+    """The error as people are told it; a full disk or a folder that may not be written is the machine's fault."""
+    if isinstance(error, LinkerError):
+        return error
+    if isinstance(error, OSError) and is_machine_fault(error):
+        where = error.filename or "the results folder"
+        return EnvironmentError(f"{where}: {error.strerror}; make room or allow writing, and run again")
+    return None

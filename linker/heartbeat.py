@@ -21,12 +21,32 @@ from linker.records import read_json, write_json
 BEAT_S = 3.0
 _JOB_IDS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
 
-_advances = 0  # of this process: windows made, rows delivered, training steps saved
+_advances = 0  # of this process: windows made, rows delivered, training states saved
+_holder: tuple[Path, str] | None = None  # where the newest start of this job is named, and this one's name
+AT_CHECKPOINT: list[Callable[[], None]] = []  # what this process holds and gives back when it is to be queued again
+
+
+class Replaced(BaseException):
+    """A second start of the same job lives."""
+
+
+def take_over(path: Path) -> None:
+    """Be the newest start of a job, which `path` names from now on."""
+    global _holder
+    _holder = path, uuid.uuid4().hex
+    path.write_text(_holder[1])
+
+
+def is_replaced() -> bool:
+    """True when a newer start of this process's job lives, as after a node was lost from sight."""
+    return _holder is not None and _holder[0].read_text() != _holder[1]
 
 
 def advance() -> None:
-    """Count one piece of work that would not have to be done again."""
+    """Count one more thing that is kept. Raises Replaced where another start has taken over from this one."""
     global _advances
+    if is_replaced():
+        raise Replaced("another start of this job has taken over; this one keeps nothing more")
     _advances += 1
 
 
@@ -34,8 +54,16 @@ def advances() -> int:
     return _advances
 
 
+def give_back() -> None:
+    """Give back what this process holds, as it will be queued again."""
+    for action in list(AT_CHECKPOINT):
+        action()
+
+
 def job_id() -> str:
     """The job this process is a worker of: '12_3' in an array, '' where nothing was submitted."""
+    if not os.environ.get("SUBMITIT_EXECUTOR"):
+        return ""
     found = next((os.environ[name] for name in _JOB_IDS if os.environ.get(name)), "")
     task = os.environ.get("SLURM_ARRAY_TASK_ID", "")
     return f"{found}_{task}" if task else found
@@ -75,6 +103,12 @@ def beating(folder: Path, rows: Callable[[], list[str]] = list) -> Iterator[str]
         stop.set()
         thread.join()
         path.unlink(missing_ok=True)
+
+
+def run_beating(folder: Path, task: Callable[[], None]) -> None:
+    """Do a task with signs of life in folder/workers."""
+    with beating(folder / "workers"):
+        task()
 
 
 def read_workers(folder: Path) -> dict[str, dict[str, Any]]:

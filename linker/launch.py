@@ -1,168 +1,175 @@
-"""Where GPU work runs: in this process, in local processes, or on SLURM. The only file that imports submitit.
-
-The id of a submitted job is stored before it is waited for: a run that was killed and started again finds its job alive
-and waits for it instead of doing the work twice. An interrupt cancels the job; other ends of the waiting leave it.
-"""
+"""How GPU work becomes jobs, local or SLURM's: the only file that imports submitit. crew.py waits for the jobs."""
 
 from __future__ import annotations
 
-import hashlib
+import os
 import re
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import submitit
 
+from linker import heartbeat, slurm
 from linker.config import LaunchSettings
-from linker.errors import EnvironmentError, LinkerError
-from linker.process import start_time
-from linker.records import read_json, write_json
+from linker.errors import EnvironmentError, LinkerError, as_expected
+from linker.faults import WorkerBroken
+from linker.leases import STARTS
+from linker.process import end_softly, start_time, visible_gpus
 
-POLL_S = 0.5  # how often the result is looked for
-ALIVE_S = 15.0  # how often a job without a result is looked for in the queue
-GRACE_S = 30.0  # how long a job that left the queue may take until its result is seen (network file systems)
-RESTARTS = 100  # submissions again after a time limit; every one continues where the last stopped
-
+BACKOFF_S = (1, 2, 4, 8, 16, 32, 60, 60, 120, 120, 180)  # between tries to submit
+WITHOUT_END = 10**9  # submitit's own limit of requeues; ours is progress
 ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
+Answer = LinkerError | WorkerBroken | None
+
+
+class Vain(BaseException):
+    """This job was started again and again, and kept nothing of what it made."""
 
 
 class Work:
-    """A task as a worker runs it: expected errors come back as values, a time limit submits it again."""
+    """A task as a worker runs it: expected errors come back as values, a time limit has it queued again."""
 
-    def __init__(self, task: Callable[[], None]) -> None:
-        self.task = task
+    def __init__(self, task: Callable[[], None], devices: str | None) -> None:
+        self.task, self.devices, self.idle = task, devices, 0
 
-    def __call__(self) -> LinkerError | None:
+    def __call__(self) -> Answer:
+        end_softly()
+        heartbeat.take_over(Path(os.environ["SUBMITIT_FOLDER"], f"{heartbeat.job_id()}.start"))
+        if self.devices is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.devices
         try:
             self.task()
-        except LinkerError as error:
-            return error
+        except Vain:
+            return EnvironmentError(
+                f"{STARTS} starts kept nothing; is launch.time_min too short for one window or save?"
+            )
+        except WorkerBroken as broken:
+            return broken
+        except Exception as error:
+            if expected := as_expected(error):
+                return expected
+            raise
+        finally:
+            if heartbeat.is_replaced():
+                os._exit(1)  # the answer is the newer start's to give
         return None
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """The task continues by itself from its side files."""
+        """The task continues by itself from its side files: without end while something new is kept in each start."""
+        self.idle = 0 if heartbeat.advances() else self.idle + 1
+        heartbeat.give_back()
+        if self.idle >= STARTS:
+            raise Vain
         return submitit.helpers.DelayedSubmission(self)
 
 
-def launch(task: partial[None], settings: LaunchSettings, folder: Path) -> None:
-    """Run `task` where `settings` say and wait for it; `folder` keeps the job's id, script and output.
+class Job:
+    """A submitted job or one task of an array, as it was stored."""
 
-    Raises the task's own LinkerError, or EnvironmentError when the job was refused or died.
-    """
-    if settings.cluster == "debug":
-        task()
-        return
-    job = _attached(task, settings, folder) or _submitted(task, settings, folder)
-    try:
-        error = _result(job, settings)
-    except KeyboardInterrupt:
-        job.cancel()
-        print(f"cancelled job {job.job_id}", file=sys.stderr)
-        raise
-    (folder / "job.json").unlink(missing_ok=True)
-    if error:
-        raise error
+    def __init__(self, cluster: str, folder: Path, job_id: str, start: str) -> None:
+        kinds = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}
+        self.cluster, self.job_id, self.start = cluster, job_id, start
+        self.handle: submitit.Job[Any] = kinds[cluster](folder.absolute(), job_id)
+
+    def has_answered(self) -> bool:
+        return self.handle.paths.result_pickle.exists()
+
+    def answer(self) -> Answer:
+        """What the worker returned. Raises EnvironmentError for a bug in it."""
+        try:
+            value = self.handle.result()
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.UncompletedJobError) as error:
+            told = _last_line(str(error))
+            raise EnvironmentError(f"job {self.job_id} failed: {told}; see {self.handle.paths.stderr}") from error
+        if value is None or isinstance(value, LinkerError | WorkerBroken):
+            return value
+        raise TypeError(f"a worker answered {type(value).__name__}")
+
+    def last_words(self) -> str:
+        try:
+            text = self.handle.paths.stderr.read_text(errors="replace")
+        except OSError:
+            return f"it left no output in {self.handle.paths.folder}"
+        return f"{_last_line(text)}; see {self.handle.paths.stderr}"
 
 
-def _submitted(task: partial[None], settings: LaunchSettings, folder: Path) -> submitit.Job[Any]:
-    try:
-        job = executor(settings, folder).submit(Work(task))
-    except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError, RuntimeError, OSError) as error:
-        raise EnvironmentError(f"{settings.cluster}: the job was not accepted: {_last_line(str(error))}") from error
-    start = start_time(int(job.job_id)) if settings.cluster == "local" else ""
-    write_json(folder / "job.json", {**_identity(task, settings), "job_id": job.job_id, "start": start})
-    print(f"submitted {settings.cluster} job {job.job_id}", file=sys.stderr)
-    return job
-
-
-def executor(settings: LaunchSettings, folder: Path) -> submitit.AutoExecutor:
+def executor(settings: LaunchSettings, folder: Path, name: str) -> submitit.AutoExecutor:
     """The executor of a cluster, with one worker's resources set."""
-    made = submitit.AutoExecutor(folder=folder.absolute(), cluster=settings.cluster, slurm_max_num_timeout=RESTARTS)
-    made.update_parameters(
-        name="lingualinker",
-        timeout_min=settings.time_min,
-        cpus_per_task=settings.cpus,
-        gpus_per_node=settings.gpus,
-        mem_gb=settings.memory_gb,
+    python = {"slurm_python": settings.python} if settings.python else {}
+    made = submitit.AutoExecutor(
+        folder=folder.absolute(), cluster=settings.cluster, slurm_max_num_timeout=WITHOUT_END, **python
     )
-    if settings.cluster == "slurm":
-        chosen = {"slurm_partition": settings.partition, "slurm_account": settings.account}
-        made.update_parameters(**{key: value for key, value in chosen.items() if value})
+    made.update_parameters(name=name, cpus_per_task=settings.cpus, mem_gb=settings.memory_gb)
+    if settings.cluster == "local":
+        made.update_parameters(timeout_min=WITHOUT_END)
+        return made
+    more = {} if settings.gres or not settings.gpus else {"gpus_per_node": settings.gpus}
+    chosen = {key: getattr(settings, key) for key in ("partition", "account", "qos", "gres", "constraint", "exclude")}
+    made.update_parameters(
+        timeout_min=settings.time_min,
+        slurm_signal_delay_s=min(90, 15 * settings.time_min),
+        slurm_wckey="",
+        slurm_setup=settings.prologue,
+        slurm_additional_parameters={"requeue": True},
+        **more,
+        **{f"slurm_{key}": value for key, value in chosen.items() if value},
+    )
     return made
 
 
-def _identity(task: partial[None], settings: LaunchSettings) -> dict[str, str]:
-    """What a stored job must agree with to be this task's job."""
-    told = f"{task.func.__module__}.{task.func.__name__} {sorted(task.keywords.items(), key=str)}"
-    where = socket.gethostname() if settings.cluster == "local" else ""
-    return {"cluster": settings.cluster, "host": where, "task": hashlib.sha256(told.encode()).hexdigest()}
+def submit(task: Callable[[], None], settings: LaunchSettings, folder: Path, name: str, count: int) -> list[Job]:
+    """Submit `count` workers, on SLURM as one array. Raises EnvironmentError when that is refused for good.
+
+    A refusal may hide an acceptance (a timeout of the answer), so what bears the name is cancelled before the next try.
+    """
+    for delay_s in (*BACKOFF_S, 0):
+        try:
+            return _submitted(task, settings, folder, name, count)
+        except (submitit.core.utils.FailedJobError, subprocess.SubprocessError, RuntimeError, OSError) as error:
+            told = _last_line(str(error))
+            if settings.cluster == "slurm":
+                slurm.cancel(f"--name={name}")
+            if settings.cluster != "slurm" or slurm.PERMANENT.search(told) or not delay_s:
+                where = "correct slurm/settings.yaml" if settings.cluster == "slurm" else "see above"
+                raise EnvironmentError(f"{settings.cluster}: the job was not accepted: {told}; {where}") from error
+            print(f"slurm does not accept the job: {told}; trying again in {delay_s} s", file=sys.stderr, flush=True)
+            time.sleep(delay_s)
+    raise AssertionError("the last try returned or raised")
 
 
-def _attached(task: partial[None], settings: LaunchSettings, folder: Path) -> submitit.Job[Any] | None:
-    """The living job of an earlier start of this task; one of another task is cancelled."""
-    stored_at = folder / "job.json"
-    if not stored_at.is_file():
-        return None
-    stored, wanted = read_json(stored_at), _identity(task, settings)
-    kinds = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}
-    job: submitit.Job[Any] = kinds[stored["cluster"]](folder.absolute(), stored["job_id"])
-    alive = stored["host"] in ("", socket.gethostname()) and is_alive(
-        stored["cluster"], stored["job_id"], stored["start"]
-    )
-    if {key: stored[key] for key in wanted} == wanted and (alive or job.paths.result_pickle.exists()):
-        print(f"attached to {settings.cluster} job {job.job_id}", file=sys.stderr)
-        return job
-    if alive:
-        job.cancel()
-    return None
+def _submitted(task: Callable[[], None], settings: LaunchSettings, folder: Path, name: str, count: int) -> list[Job]:
+    made = executor(settings, folder, name)
+    if settings.cluster == "local":
+        handles = [made.submit(Work(task, devices)) for devices in _shares(settings, count)]
+    else:
+        with _outside_jobs(), made.batch():
+            handles = [made.submit(Work(task, None)) for _ in range(count)]
+    ids = [handle.job_id for handle in handles]
+    return [Job(settings.cluster, folder, one, start_time(int(one)) if one.isdigit() else "") for one in ids]
 
 
-def is_alive(cluster: str, job_id: str, start: str) -> bool:
-    """True while the job is queued or running; the queue is asked, as accounting may be absent or late."""
-    if cluster == "local":
-        return start != "" and start_time(int(job_id)) == start
-    asked = subprocess.run(["squeue", "-h", "-j", job_id, "-o", "%T"], capture_output=True, text=True, check=False)
-    if asked.returncode and "Invalid job id" not in asked.stderr:
-        return True  # the controller does not answer: believe nothing about the job
-    return bool(asked.stdout.strip())
+def _shares(settings: LaunchSettings, count: int) -> list[str]:
+    """The GPUs of each local worker, as CUDA_VISIBLE_DEVICES takes them."""
+    gpus = visible_gpus()
+    return [",".join(gpus[index * settings.gpus : (index + 1) * settings.gpus]) for index in range(count)]
 
 
-def _result(job: submitit.Job[Any], settings: LaunchSettings) -> LinkerError | None:
-    """Wait for the worker's answer. Raises EnvironmentError when it died without one."""
-    start = start_time(int(job.job_id)) if settings.cluster == "local" else ""
-    asked_at, gone_at = time.monotonic(), 0.0
-    while not job.paths.result_pickle.exists():
-        time.sleep(POLL_S)
-        now = time.monotonic()
-        if now - asked_at >= (1.0 if settings.cluster == "local" else ALIVE_S):
-            asked_at = now
-            gone_at = 0.0 if is_alive(settings.cluster, job.job_id, start) else gone_at or now
-        if gone_at and now - gone_at > (2.0 if settings.cluster == "local" else GRACE_S):
-            raise EnvironmentError(f"job {job.job_id} ended without a result: {_last_words(job)}")
-    try:
-        return _answer(job.result())
-    except (submitit.core.utils.FailedJobError, submitit.core.utils.UncompletedJobError) as error:
-        raise EnvironmentError(f"job {job.job_id} failed: {_last_line(str(error))}; see {job.paths.stderr}") from error
-
-
-def _answer(value: Any) -> LinkerError | None:
-    """A worker's answer is the error of `Work`, or None."""
-    if value is None or isinstance(value, LinkerError):
-        return value
-    raise TypeError(f"a worker answered {type(value).__name__}")
-
-
-def _last_words(job: submitit.Job[Any]) -> str:
-    try:
-        return f"{_last_line(job.paths.stderr.read_text(errors='replace'))}; see {job.paths.stderr}"
-    except OSError:
-        return f"it left no output in {job.paths.folder}"
+@contextmanager
+def _outside_jobs() -> Iterator[None]:
+    """Inside a job, what is submitted must not inherit that job's limits; the cluster's address stays."""
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    conf = os.environ.get("SLURM_CONF")
+    with submitit.helpers.clean_env():
+        if conf:
+            os.environ["SLURM_CONF"] = conf
+        yield
 
 
 def _last_line(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from linker.config import LaunchSettings
+
 PR_SET_PDEATHSIG = 1
+SOFT_S = 2
 
 
 @contextmanager
@@ -50,6 +54,34 @@ def die_with_parent(number: int) -> None:
 def _leave(number: int, _frame: object) -> None:
     """An end by signal still runs the `finally` blocks that delete half-written files."""
     sys.exit(128 + number)
+
+
+def end_softly() -> None:
+    """In a job: SIGTERM ends this process after a moment in which the signal to checkpoint may follow it."""
+    signal.signal(signal.SIGALRM, lambda number, frame: _leave(signal.SIGTERM, frame))
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SOFT_S))
+
+
+def visible_gpus() -> list[str]:
+    """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, told without loading what uses them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [device.strip() for device in chosen.split(",") if device.strip() not in ("", "-1")]
+    numbers = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*"))
+    return sorted((number for number in numbers if number.isdigit()), key=int)
+
+
+def resolved(settings: LaunchSettings) -> LaunchSettings:
+    """What `auto`, a missing sbatch and the GPUs of this machine make of the launch settings."""
+    cluster, gpus = settings.cluster, visible_gpus()
+    if cluster == "auto" or (cluster == "slurm" and not shutil.which("sbatch")):
+        cluster = "local" if gpus else "debug"
+    if cluster == "slurm":
+        return settings
+    each = min(settings.gpus or 1, len(gpus))
+    places = len(gpus) // each if each else settings.workers or 1
+    workers = min(settings.workers or places, places)
+    return settings.model_copy(update={"cluster": cluster, "gpus": each, "workers": workers})
 
 
 def start_time(pid: int) -> str:

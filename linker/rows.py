@@ -25,19 +25,14 @@ from typing import Any
 from linker import __version__, heartbeat, leases
 from linker.config import PRESETS, GenerateSettings, token, weights_folder
 from linker.errors import EnvironmentError, LinkerError, is_machine_fault
+from linker.faults import WorkerBroken, first_line, is_broken, is_out_of_memory
 from linker.leases import LeaseLost
 from linker.records import Refusal, read_json, sha256_file, write_json
 from linker.shards import frame_settings
 
 DRAIN = Path(".linker", "drain")  # while it is there, no row is begun
 CARD = "lingualinker.json"  # of a checkpoint; names the hashes of all its files
-BREAKING = ("CUDA error", "cuDNN error", "AcceleratorError", "CUBLAS_STATUS", "NCCL")  # in words of errors
-MEMORY = ("OutOfMemory", "out of memory", "can't allocate memory")
 Entry = dict[str, Any]
-
-
-class WorkerBroken(Exception):
-    """This process can make no more rows (a CUDA error, say); a new one can."""
 
 
 @contextmanager
@@ -48,11 +43,12 @@ def opened(shard: Path, ledger: Path, settings: GenerateSettings) -> Iterator[Qu
         queue.worker = worker
         queue.free_the_dead()
         queue.refuse_unprepared()
+        heartbeat.AT_CHECKPOINT.append(queue.give_back)
         try:
             yield queue
         finally:
-            for lease in list(queue.held.values()):
-                lease.give_back()
+            heartbeat.AT_CHECKPOINT.remove(queue.give_back)
+            queue.give_back()
             queue.write_ledger()
     if not heartbeat.job_id():
         queue.sweep()
@@ -76,7 +72,7 @@ class Queue:
         self.tick()
         if len(self.held) >= max(self.limit, 1) or any(lease.alone for lease in self.held.values()):
             return None
-        if (self.root / DRAIN).exists():
+        if self.is_draining():
             return None
         for clip in list(self._pending):
             if self.entry(clip):
@@ -96,6 +92,18 @@ class Queue:
         leases.note_start(home, home / self.worker)
         self.held[clip] = Lease(self, clip, alone=starts > 0)
         return self.held[clip]
+
+    def is_draining(self) -> bool:
+        return (self.root / DRAIN).exists()
+
+    def holders(self) -> set[str]:
+        """Workers that hold rows of the shard, living or not."""
+        return {holder for clip in self.rows for holder in leases.holders(self.home(clip))} - {leases.FREE}
+
+    def give_back(self) -> None:
+        """Let others have what this worker holds."""
+        for lease in list(self.held.values()):
+            lease.give_back()
 
     def left(self) -> list[str]:
         """Clips of which it is not known what becomes of them."""
@@ -147,10 +155,9 @@ class Queue:
         Of other jobs the queue knows more; the run that waits for them asks it.
         """
         workers, own = heartbeat.read_workers(self.folder / "workers"), heartbeat.job_id()
-        for name in {holder for clip in self.rows for holder in leases.holders(self.home(clip))}:
+        for name in self.holders() - {self.worker}:
             known = workers.get(name)
-            gone = name.startswith(f"{own}-") if own else known is None or heartbeat.is_dead_here(known)
-            if gone and name not in (self.worker, leases.FREE):
+            if name.startswith(f"{own}-") if own else known is None or heartbeat.is_dead_here(known):
                 self.free(name, "its worker died")
 
     def free(self, worker: str, why: str, counted: bool = True) -> list[str]:
@@ -307,10 +314,9 @@ class Lease:
         together = len(self.queue.held)
         self.queue.limit = together // 2
         if together == 1:
-            return self.refuse("out_of_memory", f"does not fit into memory alone: {_first_line(error)}")
+            return self.refuse("out_of_memory", f"does not fit into memory alone: {first_line(error)}")
         print(f"out of memory with {together} rows at a time; {together // 2} from now on", file=sys.stderr, flush=True)
-        for lease in list(self.queue.held.values()):
-            lease.give_back()
+        self.queue.give_back()
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -330,30 +336,11 @@ class Lease:
                 raise
             if is_out_of_memory(error):
                 return self._without_memory(error)
-            why = _first_line(error)
+            why = first_line(error)
             self.give_back(why)
             if is_broken(error):
                 raise WorkerBroken(why) from error
             print(f"{self.clip}: {why}", file=sys.stderr, flush=True)
-
-
-def is_broken(error: Exception) -> bool:
-    """True for errors after which a process can use its GPU no more."""
-    told = f"{type(error).__name__}: {error}"
-    return not is_out_of_memory(error) and any(word in told for word in BREAKING)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    told = f"{type(error).__name__}: {error}"
-    return isinstance(error, MemoryError) or any(
-        word in told for word in ("OutOfMemory", "out of memory", "can't allocate memory")
-    )
-
-
-def _first_line(error: Exception) -> str:
-    """'ValueError: what was wrong'."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}"[:300] if lines else type(error).__name__
 
 
 def _refused(refusal: dict[str, str], key: str) -> Entry:

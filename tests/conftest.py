@@ -6,10 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cluster import Cluster, missing
 
 ROOT = Path(__file__).resolve().parent.parent
 TRIVIAL = {
@@ -96,3 +97,26 @@ def write_manifest(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def one_cluster() -> Iterator[Cluster]:
+    """One real SLURM for all tests; without the packages the tests are skipped, but not on a build machine."""
+    lacking = missing()
+    if lacking and os.environ.get("CI") != "true":
+        pytest.skip(f"no SLURM here: {lacking}")
+    assert not lacking, f"a build machine needs SLURM: {lacking}"
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster(one_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with an empty queue, before and after."""
+    one_cluster.clear()
+    yield one_cluster
+    one_cluster.clear()

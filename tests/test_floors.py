@@ -13,12 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "linker"
 
 GROUND = ("errors", "config", "records", "manifest", "layers", "shards", "status", "process", "lock", "iso639")
-GROUND += ("heartbeat", "leases", "rows")
+GROUND += ("heartbeat", "leases", "rows", "faults")
 FLOORS = {
     0: GROUND,
     5: ("cli", "verbs", "__main__", "bootstrap", "run", "plan", "verify", "bench"),
     4: (
         *("audio", "language", "face", "generate", "collect", "background", "upscale", "deliver", "report", "launch"),
+        *("crew",),
         *("train", "curate", "evaluate"),
     ),
     3: ("model", "synth"),

@@ -1,8 +1,9 @@
-"""launch: the same task here and in submitit's local processes; ids stored before waiting, errors as values."""
+"""Jobs as processes of this machine: errors as values, ids stored before waiting, what SLURM is asked for."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,16 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from linker import launch as launching
+from linker import heartbeat, launch, slurm
 from linker.collect import collect
 from linker.config import LaunchSettings
+from linker.crew import launch_job
 from linker.errors import EnvironmentError, RowsFailed
-from linker.launch import executor, is_alive, launch
-from linker.process import start_time
+from linker.launch import Vain, Work, executor
+from linker.process import resolved, start_time, visible_gpus
 from linker.records import Refusal, read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCAL = LaunchSettings(cluster="local", time_min=5)
+LOCAL = LaunchSettings(cluster="local")
 
 
 @pytest.fixture
@@ -38,30 +40,33 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
-@pytest.mark.parametrize("settings", [LaunchSettings(), LOCAL], ids=["debug", "local"])
-def test_a_task_is_done_wherever_it_runs(ledger: Path, tmp_path: Path, settings: LaunchSettings) -> None:
+def test_a_task_is_done_in_a_process_of_its_own(ledger: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
-    launch(partial(collect, ledger=ledger, clip="good", generated=target), settings, tmp_path / "jobs")
+    launch_job(partial(collect, ledger=ledger, clip="good", generated=target), LOCAL, tmp_path / "jobs")
     assert target.read_bytes() == b"frames"
     assert not (tmp_path / "jobs" / "job.json").exists()
 
 
-@pytest.mark.parametrize("settings", [LaunchSettings(), LOCAL], ids=["debug", "local"])
-def test_an_expected_error_comes_back_as_itself(ledger: Path, tmp_path: Path, settings: LaunchSettings) -> None:
+def test_an_expected_error_comes_back_as_itself(ledger: Path, tmp_path: Path) -> None:
     with pytest.raises(RowsFailed, match=r"^bad: crop_face: no_face: found no face$"):
-        launch(partial(collect, ledger=ledger, clip="bad", generated=tmp_path / "x"), settings, tmp_path / "jobs")
+        launch_job(partial(collect, ledger=ledger, clip="bad", generated=tmp_path / "x"), LOCAL, tmp_path / "jobs")
 
 
 def test_a_bug_in_a_worker_names_where_to_look(tmp_path: Path) -> None:
     broken = tmp_path / "shards" / "s000" / "ledger.json"
     write_json(broken, {"no": "rows"})
     with pytest.raises(EnvironmentError, match=r"failed: KeyError.*; see .*\.err"):
-        launch(partial(collect, ledger=broken, clip="a", generated=tmp_path / "x"), LOCAL, tmp_path / "jobs")
+        launch_job(partial(collect, ledger=broken, clip="a", generated=tmp_path / "x"), LOCAL, tmp_path / "jobs")
 
 
-def test_a_worker_that_dies_is_noticed(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentError, match=r"ended without a result|failed"):
-        launch(partial(os.abort), LOCAL, tmp_path / "jobs")
+def test_a_worker_that_dies_without_progress_is_started_three_times(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linker.crew.GRACE_S", 0.5)
+    monkeypatch.setattr("linker.crew.ASK_S", 0.5)
+    with pytest.raises(EnvironmentError, match=r"3 starts made no progress.*ended without a result"):
+        launch_job(partial(os.abort), LOCAL, tmp_path / "jobs")
+    assert capfd.readouterr().err.count("submitted local job") == 3
 
 
 HEAD = """
@@ -69,14 +74,14 @@ import subprocess
 from functools import partial
 from pathlib import Path
 from linker.config import LaunchSettings
-from linker.launch import launch
+from linker.crew import launch_job
 
 def shell(words):
     subprocess.run(["sh", "-c", words], check=True)
 
 if __name__ == "__main__":
     import head
-    launch(partial(head.shell, words="sleep 4; echo x >> trace"), LaunchSettings(cluster="local"), Path("jobs"))
+    launch_job(partial(head.shell, words="sleep 4; echo x >> trace"), LaunchSettings(cluster="local"), Path("jobs"))
 """
 
 
@@ -87,28 +92,90 @@ def test_a_living_job_is_attached_to_and_not_done_twice(tmp_path: Path) -> None:
     words, environment = [sys.executable, "head.py"], {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
     with subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as head:
         end = time.monotonic() + 30
-        while not stored.exists():
+        while not (stored.exists() and read_json(stored)["jobs"]):
             assert time.monotonic() < end
             time.sleep(0.05)
         head.kill()
-    assert is_alive("local", read_json(stored)["job_id"], read_json(stored)["start"])
+    (job,) = read_json(stored)["jobs"]
+    assert start_time(int(job["job_id"])) == job["start"]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "attached to local job" in done.stderr
     assert (tmp_path / "trace").read_text() == "x\n"
 
 
-def test_a_job_id_that_was_used_again_is_not_alive() -> None:
-    own = str(os.getpid())
-    assert is_alive("local", own, start_time(os.getpid()))
-    assert not is_alive("local", own, "1")
-    assert not is_alive("local", own, "")
-
-
 def test_slurm_is_asked_what_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = LaunchSettings(cluster="slurm", partition="gpu", account="me", gpus=2, cpus=3, memory_gb=7, time_min=8)
-    monkeypatch.setattr(launching.submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 2))
-    made = executor(settings, tmp_path)._executor
-    asked = made.parameters
-    assert (asked["partition"], asked["account"], asked["time"]) == ("gpu", "me", 8)
-    assert (asked["gpus_per_node"], asked["cpus_per_task"], asked["mem"]) == (2, 3, "7GB")
+    settings = LaunchSettings(
+        cluster="slurm", partition="gpu", account="me", qos="long", constraint="a100", exclude="n7", gpus=2, cpus=3,
+        memory_gb=7, time_min=8, prologue=["module load cuda"], python="apptainer exec image.sif python3",
+    )  # fmt: skip
+    monkeypatch.setattr(launch.submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 2))
+    made = executor(settings, tmp_path, "name")._executor
+    text = made._make_submission_file_text(made._submitit_command_str, "id")
+    for line in (
+        "--partition=gpu", "--account=me", "--qos=long", "--constraint=a100", "--exclude=n7", "--gpus-per-node=2",
+        "--cpus-per-task=3", "--mem=7GB", "--time=8", "--requeue", "--signal=USR2@90", "--job-name=name",
+    ):  # fmt: skip
+        assert f"#SBATCH {line}\n" in text
+    assert "\nmodule load cuda\n" in text
+    assert "apptainer exec image.sif python3 -u -m submitit.core._submit" in text
+    with_gres = executor(settings.model_copy(update={"gres": "gpu:a100:1"}), tmp_path, "name")._executor
+    text = with_gres._make_submission_file_text("", "id")
+    assert "#SBATCH --gres=gpu:a100:1\n" in text
+    assert "gpus-per-node" not in text
+
+
+def test_without_sbatch_the_work_runs_here_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linker.process.shutil.which", lambda name: None)
+    slurm_profile = LaunchSettings(cluster="slurm", gpus=2, workers=8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,GPU-abc,3")
+    assert visible_gpus() == ["0", "2", "GPU-abc", "3"]
+    found = resolved(slurm_profile)
+    assert (found.cluster, found.gpus, found.workers) == ("local", 2, 2)
+    assert launch._shares(found, 2) == ["0,2", "GPU-abc,3"]
+    assert resolved(LaunchSettings()).workers == 4
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = resolved(slurm_profile)
+    assert (found.cluster, found.gpus) == ("debug", 0)
+    monkeypatch.setattr("linker.process.shutil.which", lambda name: "/usr/bin/sbatch")
+    assert resolved(slurm_profile) is slurm_profile
+
+
+def test_a_state_is_read_without_the_user_behind_it() -> None:
+    assert dict(slurm._lines("12_0|CANCELLED by 1000|n1|0:0\n")) == {"12_0": slurm.Told("CANCELLED", "n1", "by 1000")}
+    assert str(slurm.Told("CANCELLED", "n1", "by 1000")) == "CANCELLED (by 1000) on n1"
+    assert dict(slurm._lines("7|PENDING||Resources\n"))["7"].reason == "Resources"
+
+
+def test_requeued_without_end_while_something_is_kept_and_not_after_three_starts_in_vain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = Work(os.abort, None)
+    monkeypatch.setattr(heartbeat, "_advances", 1)
+    for _ in range(50):
+        assert work.checkpoint().function is work
+    monkeypatch.setattr(heartbeat, "_advances", 0)
+    assert [work.checkpoint().function is work for _ in range(2)] == [True, True]
+    with pytest.raises(Vain):
+        work.checkpoint()
+
+
+def test_only_the_newest_start_of_a_job_keeps_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_holder", None)
+    heartbeat.take_over(tmp_path / "start")
+    heartbeat.advance()
+    (tmp_path / "start").write_text("a newer one")
+    assert heartbeat.is_replaced()
+    with pytest.raises(heartbeat.Replaced):
+        heartbeat.advance()
+
+
+def test_sigterm_leaves_a_moment_to_checkpoint(tmp_path: Path) -> None:
+    code = "from linker.process import end_softly; import time; end_softly(); print(flush=True); time.sleep(30)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        child.stdout.readline()
+        began = time.monotonic()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 143
+        assert time.monotonic() - began > 1

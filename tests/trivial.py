@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from linker.manifest import read_manifest
 from linker.records import Refusal, atomic, write_json
 from linker.rows import Lease, Queue, opened
 from linker.status import read_states
+
+WINDOWS = 3
 
 
 def _refusal(path: Path, step: str) -> dict[str, str] | None:
@@ -75,15 +78,45 @@ def generate(shard: Path, ledger: Path, settings: GenerateSettings) -> None:
 
 
 def make_row(queue: Queue, lease: Lease, settings: GenerateSettings) -> None:
+    """Three windows, each a line of text; TRIVIAL_S seconds in all. Rows may be told to fail (TRIVIAL_FAULT)."""
     row, root = lease.row, queue.root
     made = json.dumps([row, (root / row["face"]).read_text(), (root / row["driver"]).read_text(), settings.steps])
-    time.sleep(float(os.environ.get("TRIVIAL_S", "0")))
-    with (queue.folder / "trace").open("a") as trace:
-        trace.write(row["clip"] + "\n")
-    _write(lease.folder / "clip.mkv", made)
+    windows = lease.stamped("trivial")
+    windows.mkdir(exist_ok=True)
+    for number in range(WINDOWS):
+        if not (windows / str(number)).exists():
+            _fault(queue, row["clip"])
+            time.sleep(float(os.environ.get("TRIVIAL_S", "0")) / WINDOWS)
+            _write(windows / str(number), f"{made}\n")
+            _note(queue.folder / "windows", f"{row['clip']} {number}")
+            lease.progress(number + 1, WINDOWS)
+    _note(queue.folder / "trace", row["clip"])
+    _write(lease.folder / "clip.mkv", "".join((windows / str(number)).read_text() for number in range(WINDOWS)))
     print(f"{row['clip']} made", flush=True)
     video = str(lease.video.relative_to(lease.video.parents[2]))
     lease.publish({"state": "done", "refusal": None, "video": video}, lease.folder / "clip.mkv")
+
+
+def _note(path: Path, line: str) -> None:
+    with path.open("a") as stream:
+        stream.write(line + "\n")
+
+
+def _fault(queue: Queue, clip: str) -> None:
+    """'r05:kill' kills the worker whenever it makes r05, 'r05:cuda' breaks it once, 'r05:memory', 'r05:bug' fail."""
+    name, _, fault = os.environ.get("TRIVIAL_FAULT", "").partition(":")
+    if name != clip:
+        return
+    if fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    once = queue.folder / "was-broken"
+    if fault == "cuda" and not once.exists():
+        once.touch()
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    if fault == "memory":
+        raise MemoryError("CUDA out of memory")
+    if fault == "bug":
+        raise ValueError("the masks make no sense")
 
 
 def stabilize_background(generated: Path, face: Path, masks: Path, stable: Path, settings: BackgroundSettings) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from linker.config import MINI_DIR, ROOT_DIR, token
 from linker.layers import anchored, settings_of
 from linker.manifest import read_manifest
+from linker.process import resolved
 from linker.records import ID_PATTERN
 from linker.shards import digest, row_delivery, row_token, rows_by_shard, video_names
 
@@ -158,7 +159,7 @@ def marking(wildcards):
 
 def generate_threads():
     """All cores where the model runs in this process; one where the job only waits for a worker elsewhere."""
-    return workflow.cores if SETTINGS.launch.cluster == "debug" and workflow.cores else 1
+    return workflow.cores if resolved(SETTINGS.launch).cluster == "debug" and workflow.cores else 1
 
 
 def write_report():

@@ -1,0 +1,339 @@
+"""The workers of one piece of work, from the run that waits for them: submitted, watched, replaced, cancelled.
+
+The queue is asked before anything is believed of a job: SLURM queues the jobs of a lost node again, accounting may be
+absent, and a worker may die where nobody notices but by its silence. Ids are stored before they are waited for: a run
+that was killed and started again finds its jobs alive and does no work twice. An interrupt cancels them; other ends of
+the waiting leave them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import socket
+import sys
+import time
+import uuid
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from linker import heartbeat, launch, slurm
+from linker.config import LaunchSettings
+from linker.errors import EnvironmentError, LinkerError
+from linker.faults import WorkerBroken
+from linker.launch import Job
+from linker.leases import STARTS
+from linker.process import start_time
+from linker.records import read_json, write_json
+from linker.rows import Queue
+
+POLL_S = 0.5  # how often results are looked for
+ASK_S = 4.0  # how often the queue is asked and signs of life are read
+SILENT = 10  # so many readings without a sign of life: the worker is taken for dead
+GRACE_S = 4.0  # how long a job that left the queue may take until its result is seen (network file systems)
+
+
+class Shift(Protocol):
+    """The work as the crew needs to know it."""
+
+    folder: Path  # signs of life are in folder/workers
+
+    def left(self) -> int:
+        """How many workers it could use now; 0 when it is done."""
+
+    def answered(self) -> None:
+        """A worker ended as it should."""
+
+    def holders(self) -> set[str]:
+        """Workers that hold something, living or not."""
+
+    def free(self, worker: str, why: str, counted: bool) -> None:
+        """A worker is gone: others may have what it held."""
+
+    def tell(self) -> None:
+        """Say what has become known since the last time."""
+
+    def is_stopped(self) -> bool:
+        """True while no more is to be begun."""
+
+
+class ShardShift:
+    """A shard's rows, each of them one worker's."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue, self.folder = queue, queue.folder
+        self.told = {clip for clip in queue.rows if queue.entry(clip)}
+
+    def left(self) -> int:
+        return len(self.queue.left())
+
+    def answered(self) -> None:
+        pass
+
+    def holders(self) -> set[str]:
+        return self.queue.holders()
+
+    def free(self, worker: str, why: str, counted: bool) -> None:
+        self.queue.free(worker, why, counted)
+
+    def tell(self) -> None:
+        new = {clip: found for clip in self.queue.rows if clip not in self.told and (found := self.queue.entry(clip))}
+        for clip, found in new.items():
+            refusal = found["refusal"]
+            how = f"refused: {refusal['reason']}" if refusal else f"{found.get('seconds', 0):.0f} s"
+            print(f"{clip} {how}, job {found.get('job', '')} on {found.get('node', '')}", file=sys.stderr, flush=True)
+        if new:
+            self.told |= new.keys()
+            self.queue.write_ledger(at_once=False)
+
+    def is_stopped(self) -> bool:
+        return self.queue.is_draining()
+
+
+class OneJob:
+    """A task that is one job's whole work, such as a training stage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.done = folder, False
+
+    def left(self) -> int:
+        return 0 if self.done else 1
+
+    def answered(self) -> None:
+        self.done = True
+
+    def holders(self) -> set[str]:
+        return set(heartbeat.read_workers(self.folder / "workers"))
+
+    def free(self, worker: str, why: str, counted: bool) -> None:
+        (self.folder / "workers" / f"{worker}.json").unlink(missing_ok=True)
+
+    def tell(self) -> None:
+        pass
+
+    def is_stopped(self) -> bool:
+        return False
+
+
+class Crew:
+    """The jobs of one shift."""
+
+    def __init__(self, task: partial[None], settings: LaunchSettings, folder: Path, shift: Shift) -> None:
+        self.task, self.settings, self.folder, self.shift = task, settings, folder, shift
+        self.size = max(settings.workers, 1)
+        self.jobs: list[Job] = []
+        self.error: LinkerError | None = None
+        self.vain, self.last_words = 0, ""
+        self._left, self._asked_at = shift.left(), -ASK_S
+        self._gone: dict[str, float] = {}  # jobs that left the queue, since when
+        self._signs: dict[str, tuple[int, int, int]] = {}  # each worker's last beat, readings it stood, advances
+
+    def work(self) -> None:
+        """Keep workers on the shift until nothing is left of it. Raises the first LinkerError of a worker, and
+        EnvironmentError when starts are in vain."""
+        self.attach()
+        try:
+            while self.jobs or self.shift.left():
+                self.look()
+                if not self.jobs and (self.error or (self.shift.left() and self.shift.is_stopped())):
+                    break
+                self.replenish()
+                time.sleep(POLL_S)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self.cancel()
+            raise
+        (self.folder / "job.json").unlink(missing_ok=True)
+        if self.error:
+            raise self.error
+        if self.shift.left():
+            raise EnvironmentError(f"ended on request with {self.shift.left()} rows left; run again to continue")
+
+    # Submitting.
+
+    def replenish(self) -> None:
+        """Submit as many workers as there is work for and places."""
+        missing = min(self.size, self.shift.left()) - len(self.jobs)
+        if missing <= 0 or self.error or self.shift.is_stopped():
+            return
+        if self.vain >= STARTS and not self.jobs:
+            raise EnvironmentError(f"{STARTS} starts made no progress; the last one: {self.last_words}")
+        if self.vain >= STARTS:
+            return
+        self.vain += 1
+        name = f"lingualinker-{self.folder.name}-{uuid.uuid4().hex[:8]}"
+        self._store(name)
+        new = launch.submit(self.task, self.settings, self.folder, name, missing)
+        self.jobs += new
+        self._store()
+        print(f"submitted {self.settings.cluster} job {_ids(new)}", file=sys.stderr, flush=True)
+
+    def _store(self, coming: str = "") -> None:
+        """Write down which jobs there are, and the name of those that are about to be submitted."""
+        jobs = [{"job_id": job.job_id, "start": job.start} for job in self.jobs]
+        write_json(self.folder / "job.json", {**self._identity(), "coming": coming, "jobs": jobs})
+
+    def _identity(self) -> dict[str, str]:
+        """What stored jobs must agree with to be this work's."""
+        told = f"{self.task.func} {self.task.args} {sorted(self.task.keywords.items(), key=str)}"
+        told = re.sub(r" at 0x[0-9a-f]+", "", told)
+        where = socket.gethostname() if self.settings.cluster == "local" else ""
+        return {"cluster": self.settings.cluster, "host": where, "task": hashlib.sha256(told.encode()).hexdigest()}
+
+    def attach(self) -> None:
+        """Take over the living jobs of an earlier start of this work; those of other work are cancelled."""
+        if not (self.folder / "job.json").is_file():
+            return self._free_strangers()
+        stored, wanted = read_json(self.folder / "job.json"), self._identity()
+        jobs = [Job(stored["cluster"], self.folder, job["job_id"], job["start"]) for job in stored["jobs"]]
+        if stored["coming"] and stored["cluster"] == "slurm":
+            slurm.cancel(f"--name={stored['coming']}")
+        alive = [job for job in jobs if job.job_id in self._alive(jobs)] if stored["host"] == wanted["host"] else []
+        if {key: stored[key] for key in wanted} == wanted:
+            self.jobs = [job for job in jobs if job in alive or job.has_answered()]
+            if self.jobs:
+                print(f"attached to {self.settings.cluster} job {_ids(self.jobs)}", file=sys.stderr, flush=True)
+        else:
+            _cancel(alive)
+        self._free_strangers()
+
+    def _free_strangers(self) -> None:
+        """Whatever is held by workers of no living job may be taken."""
+        own = tuple(f"{job.job_id}-" for job in self.jobs)
+        for worker in self.shift.holders():
+            if not worker.startswith(own):
+                self.shift.free(worker, "its worker died", counted=False)
+
+    # Watching.
+
+    def look(self) -> None:
+        """Take in what has happened: answers, jobs that are gone, workers that are silent, rows that are known."""
+        for job in [job for job in self.jobs if job.has_answered()]:
+            self._answered(job)
+        now = time.monotonic()
+        if now - self._asked_at >= ASK_S:
+            self._asked_at = now
+            alive = self._alive(self.jobs)
+            self._bury(alive, now)
+            self._listen(alive)
+        self.shift.tell()
+        left = self.shift.left()
+        if left < self._left:
+            self.vain = 0
+        self._left = left
+
+    def _alive(self, jobs: list[Job]) -> dict[str, slurm.Told]:
+        """What the queue says of the jobs that live; where it says nothing, all are believed to live."""
+        if self.settings.cluster == "local":
+            here = slurm.Told("RUNNING", socket.gethostname())
+            return {job.job_id: here for job in jobs if job.start and start_time(int(job.job_id)) == job.start}
+        found = slurm.queued([job.job_id for job in jobs])
+        return {job.job_id: slurm.Told("UNKNOWN") for job in jobs} if found is None else found
+
+    def _answered(self, job: Job) -> None:
+        self._remove(job, "its worker ended", counted=False)
+        try:
+            answer = job.answer()
+        except EnvironmentError as bug:
+            answer = bug
+        if isinstance(answer, WorkerBroken):
+            self.last_words = f"job {job.job_id}: {answer}"
+            print(f"{self.last_words}; another worker takes over", file=sys.stderr, flush=True)
+        elif answer:
+            self.error = self.error or answer
+        else:
+            self.shift.answered()
+
+    def _bury(self, alive: dict[str, slurm.Told], now: float) -> None:
+        """Give up jobs that have left the queue without an answer, once file systems had time to show one."""
+        self._gone = {job.job_id: self._gone.get(job.job_id, now) for job in self.jobs if job.job_id not in alive}
+        for job in [job for job in self.jobs if now - self._gone.get(job.job_id, now) >= GRACE_S]:
+            if job.has_answered():
+                continue
+            told = slurm.ending(job.job_id) if self.settings.cluster == "slurm" else slurm.Told("FAILED")
+            self.last_words = f"job {job.job_id} ended without a result: {told}: {job.last_words()}"
+            print(self.last_words, file=sys.stderr, flush=True)
+            self._remove(job, f"its worker died: {told}", counted=told.state not in slurm.NOT_THE_ROWS_FAULT)
+            if told.state == "CANCELLED":
+                what = f"job {job.job_id} was cancelled from outside ({told}); run again to continue"
+                self.error = self.error or EnvironmentError(what)
+
+    def _listen(self, alive: dict[str, slurm.Told]) -> None:
+        """Read the workers' signs of life: whose job is queued again lost its rows, and so does who is silent."""
+        jobs = {job.job_id: job for job in self.jobs}
+        signs = heartbeat.read_workers(self.shift.folder / "workers")
+        for worker, sign in signs.items():
+            job, told = jobs.get(sign["job"]), alive.get(sign["job"])
+            if job is None or told is None:
+                continue
+            if told.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"):
+                self.shift.free(worker, f"its job is queued again ({told})", counted=False)
+                continue
+            beats, stood, advances = self._signs.get(worker, (-1, 0, 0))
+            stood = stood + 1 if beats == sign["beats"] else 0
+            self._signs[worker] = (sign["beats"], stood, sign["advances"])
+            if sign["advances"] > advances:
+                self.vain = 0
+            if stood >= SILENT:
+                self._silenced(job, worker)
+
+    def _silenced(self, job: Job, worker: str) -> None:
+        """A worker that gives no sign of life is ended, and others get its rows."""
+        self.last_words = f"job {job.job_id}: no sign of life for {SILENT * ASK_S:.0f} s"
+        print(f"{self.last_words}; another worker takes over", file=sys.stderr, flush=True)
+        _cancel([job])
+        self.shift.free(worker, "its worker gave no sign of life", counted=True)
+        self._remove(job, "its worker gave no sign of life", counted=True)
+
+    def _remove(self, job: Job, why: str, counted: bool) -> None:
+        """The job is over; what its workers held may be taken."""
+        self.jobs.remove(job)
+        self._store()
+        for worker in self.shift.holders():
+            if worker.startswith(f"{job.job_id}-"):
+                self.shift.free(worker, why, counted)
+
+    # Cancelling.
+
+    def cancel(self) -> None:
+        """Cancel what was submitted, once, and say so."""
+        if not self.jobs:
+            return
+        taken = _cancel(self.jobs)
+        if taken:
+            (self.folder / "job.json").unlink(missing_ok=True)
+        how = "cancelled" if taken else "could not cancel (does the controller answer?)"
+        print(f"{how} {self.settings.cluster} job {_ids(self.jobs)}", file=sys.stderr, flush=True)
+
+
+def _cancel(jobs: list[Job]) -> bool:
+    """End jobs; True when that was accepted."""
+    for job in jobs:
+        if job.cluster == "local" and start_time(int(job.job_id)) == job.start:
+            os.kill(int(job.job_id), signal.SIGINT)
+    ids = [job.job_id for job in jobs if job.cluster == "slurm"]
+    return not ids or any(slurm.cancel(*ids) for _ in range(3))
+
+
+def _ids(jobs: list[Job]) -> str:
+    return ", ".join(job.job_id for job in jobs)
+
+
+def launch_shard(task: partial[None], settings: LaunchSettings, folder: Path, queue: Queue) -> None:
+    """Make a shard's rows with as many workers as the settings say; no job is submitted where nothing is left to do."""
+    queue.worker = f"run-{uuid.uuid4().hex[:8]}"
+    queue.refuse_unprepared()
+    try:
+        Crew(task, settings, folder, ShardShift(queue)).work()
+    finally:
+        queue.write_ledger()
+    queue.sweep()
+
+
+def launch_job(task: partial[None], settings: LaunchSettings, folder: Path) -> None:
+    """Do a task in one job, started again as long as it makes progress."""
+    work: partial[None] = partial(heartbeat.run_beating, folder=folder, task=task)
+    Crew(work, settings, folder, OneJob(folder)).work()

@@ -1,0 +1,69 @@
+"""What SLURM says of jobs: the queue first, accounting only for last words, as it may be absent, late or empty."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+
+TIMEOUT_S = 60  # of one question
+NOT_THE_ROWS_FAULT = ("CANCELLED", "NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT_FAIL", "REVOKED")
+PERMANENT = re.compile(
+    r"invalid|not available|not permitted|denied|unrecognized|no such|required|command not found|cannot be satisfied",
+    re.IGNORECASE,
+)  # what sbatch says when trying again is of no use
+
+
+@dataclass(frozen=True)
+class Told:
+    """One job as the queue shows it: state without a user's number behind it, node (or ''), reason."""
+
+    state: str
+    node: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        because = f" ({self.reason})" if self.reason not in ("", "None") else ""
+        return f"{self.state}{because}{f' on {self.node}' if self.node else ''}"
+
+
+def queued(job_ids: list[str]) -> dict[str, Told] | None:
+    """Those of the jobs that are waiting or running, array tasks apart; None when the controller does not answer."""
+    if not job_ids:
+        return {}
+    done = _asked(["squeue", "-h", "-r", "-j", ",".join(job_ids), "-o", "%i|%T|%N|%r"])
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return None
+    return dict(_lines(done.stdout))
+
+
+def ending(job_id: str) -> Told:
+    """How a job that left the queue ended, as far as anybody remembers."""
+    done = _asked(["squeue", "-h", "-r", "-t", "all", "-j", job_id, "-o", "%i|%T|%N|%r"])
+    found = dict(_lines(done.stdout)).get(job_id)
+    if found is None:
+        done = _asked(["sacct", "-n", "-X", "-P", "-j", job_id, "-o", "JobID,State,NodeList,ExitCode"])
+        found = dict(_lines(done.stdout)).get(job_id)
+    return found or Told("UNKNOWN")
+
+
+def cancel(*words: str) -> bool:
+    """scancel jobs by id, or by `--name=...`; True when SLURM took it."""
+    return _asked(["scancel", *words]).returncode == 0
+
+
+def _lines(text: str) -> list[tuple[str, Told]]:
+    """'12_0|CANCELLED by 1000|n1|0:0' -> ('12_0', Told('CANCELLED', 'n1', 'by 1000'))."""
+    found = []
+    for line in text.splitlines():
+        job_id, state, node, reason = [*line.strip().split("|"), "", "", ""][:4]
+        word, _, who = state.partition(" ")
+        found.append((job_id, Told(word, "" if node == "None assigned" else node, who or reason)))
+    return found
+
+
+def _asked(words: list[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(words, 1, "", str(error))
