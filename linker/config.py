@@ -138,7 +138,7 @@ class FinishSettings(Group):
         0.05, ge=0, le=0.5, description="feather where the crop melts into the portrait, in crop sides"
     )
     fps: Literal[24, 25, 30, 50] = Field(25, description="frames a second: the nearest of the model's 25 is shown")
-    container: Literal["mp4", "mov", "mkv"] = Field("mp4", description="of the deliverable")
+    container: Literal["mp4", "mkv"] = Field("mp4", description="of the deliverable")
     codec: Literal["h264", "h265", "av1"] = Field("h264", description="of the deliverable's pictures")
     crf: int | None = Field(None, ge=0, le=63, description="constant rate factor; empty = 17, 19, 24 by codec")
     master: Literal["none", "prores", "ffv1"] = Field(

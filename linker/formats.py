@@ -49,7 +49,6 @@ SOUNDS = {
 # with an edit list in Matroska, come out 21 to 26 ms late). "auto" takes only what every player of the container plays.
 COPIED = {
     "mp4": {"auto": {"aac"}, "aac": {"aac"}, "opus": {"opus"}},
-    "mov": {"auto": {"aac", "alac", "pcm_s16le", "pcm_s24le"}, "aac": {"aac"}, "opus": set()},
     "mkv": {"auto": {"flac", "opus", "pcm_s16le", "pcm_s24le"}, "aac": set(), "opus": {"opus"}},
 }
 
@@ -61,8 +60,8 @@ def is_copied(source_codec: str, settings: FinishSettings) -> bool:
 
 
 def sound_codec(settings: FinishSettings) -> str:
-    """The codec of sound that is not copied; QuickTime files cannot hold Opus."""
-    return "opus" if settings.audio_codec == "opus" and settings.container != "mov" else "aac"
+    """The codec of sound that is not copied."""
+    return "opus" if settings.audio_codec == "opus" else "aac"
 
 
 def rate_for(codec: str, rate_hz: int) -> int:

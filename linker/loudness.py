@@ -14,7 +14,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from linker.errors import EnvironmentError
-from linker.media import GUARDS, Undecodable, plain
+from linker.media import GUARDS, Undecodable, plain, read_audio
 
 SHORTEST_S = 0.5  # the meter's gating blocks last 0.4 s: shorter sound has no integrated loudness of its own
 CEILING_DB = -1.0  # dBTP that levelled sound stays under
@@ -67,24 +67,32 @@ def level(path: Path, levelled: Path, target_lufs: float, rate_hz: int) -> Loudn
     One gain for the whole clip, and a limiter at four times the rate for true peaks over CEILING_DB. What the limiter
     takes away, a second and third try give back. Raises Undecodable for silence, which no gain makes loud.
     """
-    before = measure_loudness(path)
+    before = _even_if_short(path)
     if not math.isfinite(before.integrated_lufs):
         raise Undecodable("silent", f"{plain(path)}: has no loudness to bring to {target_lufs:g} LUFS")
     gain_db, after = target_lufs - before.integrated_lufs, before
     for _ in range(3):
         sound = ffmpeg.input(f"file:{path.resolve()}", **GUARDS)["a:0"].filter("volume", f"{gain_db:.3f}dB")
         sound = sound.filter("aresample", 4 * rate_hz)
-        sound = sound.filter("alimiter", limit=10 ** (_LIMIT_DB / 20), attack=2, release=60, level="disabled")
+        sound = sound.filter(
+            "alimiter", limit=10 ** (_LIMIT_DB / 20), attack=2, release=60, level="disabled", latency="1"
+        )
         sound = sound.filter("aresample", rate_hz)
         written = sound.output(f"file:{levelled.resolve()}", format="wav", acodec="pcm_f32le", fflags="+bitexact")
         done = _run(written.overwrite_output(), b"")
         if done.returncode:
             raise Undecodable("undecodable", f"{plain(path)}: cannot be levelled ({_last_line(done)})")
-        after = measure_loudness(levelled)
+        after = _even_if_short(levelled)
         if abs(after.integrated_lufs - target_lufs) < 0.1:
             break
         gain_db += target_lufs - after.integrated_lufs
     return after
+
+
+def _even_if_short(path: Path) -> Loudness:
+    """Loudness of a file, of its mean channel where it is too short for the meter."""
+    samples, rate_hz = read_audio(path, max_s=SHORTEST_S)
+    return measure_samples(samples, rate_hz) if len(samples) < SHORTEST_S * rate_hz else measure_loudness(path)
 
 
 def _metered(sound: Any) -> Any:

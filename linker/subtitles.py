@@ -51,7 +51,7 @@ def _seconds(fields: tuple[str, ...]) -> float:
 def apart(cues: list[Cue]) -> list[Cue]:
     """In the order of time, each ending where the next begins at the latest; empty ones are left out."""
     ordered = sorted(cue for cue in cues if cue[2])
-    ends = [cue[0] for cue in ordered[1:]] + [float("inf")]
+    ends = [*(cue[0] for cue in ordered[1:]), float("inf")][: len(ordered)]
     cut = [(start, min(end, following), text) for (start, end, text), following in zip(ordered, ends, strict=True)]
     return [cue for cue in cut if cue[1] - cue[0] >= 0.001]
 

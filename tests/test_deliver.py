@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from scene import Scene
 
+from linker import signing
 from linker.config import FinishSettings, LanguageSettings, ProvenanceSettings, UpscaleSettings
 from linker.deliver import choose_language, mux_audio
-from linker.errors import LinkerError
+from linker.errors import EnvironmentError, LinkerError
 from linker.media import frame_md5, lossless_writer, pcm_md5, probe, read_audio, read_frames, write_wav
 from linker.records import read_json, sha256_file, write_json
 from linker.upscale import upscale_video
@@ -203,3 +204,56 @@ def test_a_failing_check_keeps_the_video_back(delivery: Delivery) -> None:
     delivery.settings = FinishSettings(failed_checks="deliver")
     assert any(check["state"] == "fail" for check in delivery.run()["checks"])
     assert not list((delivery.root / "draft").iterdir())
+
+
+def test_another_frame_rate_aspect_loudness_and_a_master(delivery: Delivery) -> None:
+    delivery.settings = FinishSettings(
+        aspect="9x16", side_px=320, fps=30, loudness_lufs=-23, master="ffv1", label="AI", audio_codec="opus"
+    )
+    delivery.marking = ProvenanceSettings(test_key=True, producer="Studio & Co")
+    upscale_video(delivery.scene.generated, delivery.scene.crop, delivery.root / "upscaled.mkv", UpscaleSettings(),
+                  delivery.settings)  # fmt: skip
+    tone = np.random.default_rng(1).normal(0, 0.05, round(FRAMES / 25 * 48_000)).astype(np.float32)
+    write_wav(delivery.root / "own.wav", tone, 48_000)
+    (delivery.root / "a.srt").write_text("1\n00:00:00,000 --> 00:00:09,000\nBonjour\n")
+    delivery.subtitles = [delivery.root / "a.srt"]
+    facts, info = delivery.run(), probe(delivery.video)
+    assert info.video is not None
+    assert (info.video.width, info.video.height, info.video.fps, facts["frames"]) == (180, 320, 30, 10)
+    assert {check["name"]: check["state"] for check in facts["checks"] if check["state"] == "fail"} == {}
+    states = {check["name"]: (check["state"], check["value"]) for check in facts["checks"]}
+    assert states["mark C2PA"] == ("pass", "Valid")
+    assert states["subtitle tracks"] == ("pass", ["fra"])
+    assert "TEST KEY" in facts["signer"]
+    assert facts["marks"]["producer"] == "Studio & Co"
+    assert facts["marks"]["consent_ref"] == "C-7"
+    master = delivery.root / "masters" / "c1.mkv"
+    assert states["master: codec"] == ("pass", "ffv1")
+    assert facts["master"] == master.name
+    frames = np.stack(list(read_frames(master)))
+    assert (
+        np.abs(frames[:, 10:20, 150:170].astype(int) - frames[0, 10:20, 150:170]).max() == 0
+    )  # the label stands still
+    assert not list((delivery.root / "draft").iterdir())
+
+
+def test_a_key_that_does_not_fit_is_the_machines_fault(delivery: Delivery, tmp_path: Path) -> None:
+    (tmp_path / "c.pem").write_bytes(signing.test_identity().certificates)
+    (tmp_path / "k.pem").write_text("no key")
+    delivery.marking = ProvenanceSettings(certificate=str(tmp_path / "c.pem"), private_key=str(tmp_path / "k.pem"))
+    with pytest.raises(EnvironmentError, match="needed PEM files"):
+        delivery.run()
+    delivery.marking = ProvenanceSettings(certificate=str(tmp_path / "c.pem"))
+    with pytest.raises(EnvironmentError, match="belong together"):
+        delivery.run()
+    assert not delivery.video.exists()
+
+
+def test_the_users_own_key_signs(delivery: Delivery, tmp_path: Path) -> None:
+    identity = signing.test_identity()
+    (tmp_path / "c.pem").write_bytes(identity.certificates)
+    (tmp_path / "k.pem").write_bytes(identity.private_key)
+    delivery.marking = ProvenanceSettings(certificate=str(tmp_path / "c.pem"), private_key=str(tmp_path / "k.pem"))
+    assert {c["name"]: c["state"] for c in delivery.run()["checks"]}["mark C2PA"] == "pass"
+    assert "PRIVATE KEY" not in delivery.sidecar.read_text()
+    assert "k.pem" not in delivery.sidecar.read_text()

@@ -99,6 +99,8 @@ def test_a_changed_setting_reruns_its_step_and_what_follows(workshop: Workshop) 
     manifest = workshop.manifest(*LINES[:1])
     assert workshop.run(manifest).returncode == 0
     planned = workshop.call("plan", manifest, "--results", workshop.results, "--json", "--set", "finish.crf=20")
+    assert json.loads(planned.stdout)["jobs_by_rule"] == {"mux_audio": 1}
+    planned = workshop.call("plan", manifest, "--results", workshop.results, "--json", "--set", "finish.factor=2")
     assert json.loads(planned.stdout)["jobs_by_rule"] == {"upscale_video": 1, "mux_audio": 1}
     planned = workshop.call("plan", manifest, "--results", workshop.results, "--json", "--set", "launch.time_min=9")
     assert json.loads(planned.stdout)["jobs"] == []
