@@ -1,7 +1,10 @@
-"""report: what became of every row, as a table (status.tsv) and as one offline page with every video."""
+"""report: what became of every row: a table (status.tsv), a manifest of what failed, and one offline page."""
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import json
 import os
 import sys
@@ -13,22 +16,24 @@ from urllib.parse import quote
 import yaml
 from PIL import Image
 
-from linker.manifest import read_manifest
+from linker.manifest import COLUMNS as MANIFEST_COLUMNS
+from linker.manifest import RANGES, SCALES, read_manifest
 from linker.media import Undecodable, read_frames
-from linker.records import Row, atomic, read_json
+from linker.records import Manifest, Row, atomic, read_json
 from linker.report_page import Card, render
 from linker.status import RowState, read_ledgers, read_states
 
 COLUMNS = ("clip", "state", "step", "kind", "reason", "seconds", "video")
 POSTER_FRAME = 15  # well into the first word; a long clip costs no more than a short one
-POSTER_PX = 360
+POSTER_PX, POSTER_QUALITY = 288, 68  # about 8 kB: posters are part of the page, a thousand make 10 MB
 SHARED = {"crop_face": "portrait_id", "extract_masks": "portrait_id",
           "normalize_audio": "audio_id", "detect_language": "audio_id"}  # fmt: skip
 OWN = ("stabilize_background", "upscale_video", "mux_audio")
 
 
 def report(results: Path, manifest: Path, status: Path, page: Path) -> None:
-    """Write `status` (one line a row) and `page` (HTML; posters beside it), from whatever sidecars there are.
+    """Write `status` (one line a row), failed.csv beside it (the rows to do again, itself a manifest) and `page` (HTML
+    with everything in it but the videos), from whatever sidecars there are.
 
     A video whose poster cannot be drawn has none; nothing that a row lacks stops the report of the others.
     """
@@ -36,6 +41,7 @@ def report(results: Path, manifest: Path, status: Path, page: Path) -> None:
     states, rows, ledgers = read_states(results, todo), {row.clip: row for row in todo.rows}, read_ledgers(results)
     cards = [_card(results, page, state, rows.get(state.clip), ledgers) for state in states]
     _write(status, "".join("\t".join(line) + "\n" for line in [COLUMNS, *map(_line, cards)]))
+    _write(status.with_name("failed.csv"), failed_manifest(todo, states))
     _write(page, render(todo.path.name, cards, _run_settings(results)))
     done = sum(card.state == "done" for card in cards)
     print(f"{done} of {len(cards)} rows done; {page}", file=sys.stderr)
@@ -46,23 +52,50 @@ def _card(results: Path, page: Path, state: RowState, row: Row | None, ledgers: 
     if row is None or state.state == "faulty":
         name, line = state.clip or f"line {state.line}", f"line {state.line} of the manifest"
         return Card(name, state.state, state.where, state.kind, state.reason, title=line)
-    video, sidecar = results / "videos" / f"{row.clip}.mp4", _sidecar(results / "videos" / f"{row.clip}.json")
+    video, sidecar = _deliverable(results, row, state)
+    is_draft = video.parent.name == "draft"
     debug = results / "portraits" / row.portrait_id / "debug.png"
     timings = _timings(results, row, ledgers.get(row.clip, {}))
     return Card(
-        row.clip, state.state, state.where, state.kind, state.reason.replace(f"{results}/", ""),
-        title=row.title, portrait=row.portrait.name, audio=row.audio.name,
-        video=_link(video, page), poster=_poster(video, page), debug=_link(debug, page),
+        row.clip, state.state, state.where, "checks" if is_draft else state.kind,
+        state.reason.replace(f"{results}/", ""), title=row.title, portrait=row.portrait.name, audio=row.audio.name,
+        video=_link(video, page), poster=_poster(video, page), is_draft=is_draft, debug=_link(debug, page),
         seconds=sum(value for step, value in timings.items() if step not in SHARED), timings=timings, facts=sidecar,
     )  # fmt: skip
 
 
 def _line(card: Card) -> tuple[str, ...]:
     """One line of status.tsv."""
-    video = f"videos/{card.clip}.mp4" if card.state == "done" else ""
+    video = f"videos/{card.facts['video']}" if card.state == "done" else ""
     seconds = f"{card.seconds:.1f}" if card.seconds else ""
     cells = (card.clip, card.state, card.step, card.kind, card.reason, seconds, video)
     return tuple(" ".join(cell.split()) for cell in cells)  # neither tabs nor line ends within a cell
+
+
+def _deliverable(results: Path, row: Row, state: RowState) -> tuple[Path, dict[str, Any]]:
+    """A row's video and its sidecar: the delivered one, or the draft that its checks hold back."""
+    held = _sidecar(results / "draft" / f"{row.clip}.json")
+    folder = "draft" if held and state.state == "failed" and state.where == "mux_audio" else "videos"
+    sidecar = held if folder == "draft" else _sidecar(results / "videos" / f"{row.clip}.json")
+    return results / folder / str(sidecar.get("video") or f"{row.clip}.mp4"), sidecar
+
+
+def failed_manifest(todo: Manifest, states: list[RowState]) -> str:
+    """The refused and failed rows as a manifest of their own (CSV, absolute paths): correct the cause, and run it."""
+    bad = {state.clip for state in states if state.state in ("refused", "failed")}
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [name for name in MANIFEST_COLUMNS if name != "enabled"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_cells(row) for row in todo.rows if row.clip in bad)
+    return table.getvalue()
+
+
+def _cells(row: Row) -> dict[str, Any]:
+    """A row as a manifest's line."""
+    names = ("clip", "portrait", "audio", "language", "face", "preset", "title", "consent_ref", "licence_ref")
+    cells: dict[str, Any] = {name: getattr(row, name) for name in names}
+    cells |= dict(zip((*SCALES, *RANGES), (*row.scales, *row.ranges), strict=True))
+    return {**cells, "seed": "" if row.seed is None else row.seed, "subtitles": row.subtitles or ""}
 
 
 def _timings(results: Path, row: Row, entry: dict[str, Any]) -> dict[str, float]:
@@ -82,7 +115,8 @@ def _benchmark(path: Path) -> float | None:
 
 
 def _poster(video: Path, page: Path) -> str:
-    """Link to a small JPEG of a video, drawn again only when the video is newer; '' where there is none to draw."""
+    """A small JPEG of a video as an address that holds it (data:), '' where there is none to draw; drawn again only
+    when the video is newer."""
     poster = page.parent / "posters" / f"{video.stem}.jpg"
     if not video.is_file():
         return ""
@@ -95,8 +129,8 @@ def _poster(video: Path, page: Path) -> str:
         picture = Image.fromarray(frame)
         picture.thumbnail((POSTER_PX, POSTER_PX), Image.Resampling.LANCZOS)
         with atomic(poster) as temporary:
-            picture.save(temporary, quality=82)
-    return _link(poster, page)
+            picture.save(temporary, quality=POSTER_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(poster.read_bytes()).decode()
 
 
 def _link(path: Path, page: Path) -> str:

@@ -11,8 +11,10 @@ from typing import Any
 
 from linker.config import ROOT_DIR
 
+PLOT_POINTS = 140  # a curve: enough for a card as wide as it gets, and 1 kB
 TEMPLATE = ROOT_DIR / "workflow" / "report" / "page.html"
 STATES = ("done", "refused", "failed", "faulty", "waiting")
+CHECKS = {"pass": "pass", "warn": "warn", "fail": "fail", "not applicable": "none"}  # state -> class
 HINTS = {
     "manifest": "Correct this line of the manifest and run it again; the other rows are not done again.",
     "missing": "Check the path in the manifest; paths are relative to the manifest's folder.",
@@ -31,6 +33,7 @@ HINTS = {
     "several_faces": "Choose one in the column face: its index (0 = the largest) or a box x0,y0,x1,y1.",
     "bad_choice": "Correct the column face: an index that exists, or a box inside the picture.",
     "not_upright": "Turn the portrait upright.",
+    "checks": "Look at the checks in red; the video waits in draft/. finish.failed_checks=deliver lets it through.",
     "error": "Look into the log named above, then run again: only what is missing is done.",
 }
 
@@ -53,6 +56,7 @@ class Card:
     video: str = ""
     poster: str = ""
     debug: str = ""
+    is_draft: bool = False
     seconds: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +70,7 @@ def render(manifest: str, cards: list[Card], settings: dict[str, Any]) -> str:
         "manifest": escape(manifest),
         "bar": "".join(f'<i class="{state}" style="flex:{counts[state]}"></i>' for state in STATES if counts[state]),
         "figures": _figures(cards, counts),
-        "chips": _chips(counts),
+        "chips": _chips(counts, Counter(_worst(card) for card in cards)),
         "problems": _problems(cards),
         "cards": "\n".join(_card(index, card) for index, card in enumerate(cards)),
         "settings": _settings(cards, settings),
@@ -83,13 +87,26 @@ def _figures(cards: list[Card], counts: Counter[str]) -> str:
     return "".join(f"<li><b>{number}</b>{name}</li>" for number, name in found)
 
 
-def _chips(counts: Counter[str]) -> str:
+def _chips(counts: Counter[str], checks: Counter[str]) -> str:
     names = [("", f"all {counts.total()}"), *((state, f"{state} {counts[state]}") for state in STATES if counts[state])]
+    names += [(f"check-{state}", f"{word} {checks[state]}") for state, word in
+              (("warn", "with warnings"), ("fail", "with failed checks")) if checks[state]]  # fmt: skip
     pressed = {"": "true"}
     return "\n".join(
         f'<button type="button" data-state="{state}" aria-pressed="{pressed.get(state, "false")}">{name}</button>'
         for state, name in names
     )
+
+
+def _worst(card: Card) -> str:
+    """The worst state of a card's checks: fail, warn, pass, or '' where there are none."""
+    found = {check["state"] for check in card.facts.get("checks", [])} if _has_checks(card) else set()
+    return next((state for state in ("fail", "warn", "pass") if state in found), "")
+
+
+def _has_checks(card: Card) -> bool:
+    """Checks are shown of what the row shows: its finished video, or the draft that is held back."""
+    return card.state == "done" or card.is_draft
 
 
 def _problems(cards: list[Card]) -> str:
@@ -111,10 +128,11 @@ def _card(index: int, card: Card) -> str:
     words = escape(" ".join([card.clip, card.title, card.portrait, card.audio, card.state, card.step, card.kind,
                              card.reason, str(card.facts.get("language", ""))]))  # fmt: skip
     return (
-        f'<article class="card {card.state}" id="row-{index}" data-state="{card.state}" data-words="{words}">'
+        f'<article class="card {card.state}" id="row-{index}" tabindex="-1" data-state="{card.state}"'
+        f' data-check="{_worst(card)}" data-words="{words}">'
         f'{_stage(card)}<div class="text"><div class="head"><h2 dir="auto">{escape(card.title or card.clip)}</h2>'
         f'<span class="state {card.state}">{card.state}</span></div><p class="meta">{_meta(card)}</p>'
-        f"{_notes(card)}{_details(card)}</div></article>"
+        f"{_summary(card)}{_notes(card)}{_plot(card)}{_details(card)}</div></article>"
     )
 
 
@@ -143,7 +161,7 @@ def _notes(card: Card) -> str:
     if card.reason:
         where = f"{card.step}: {card.kind}".strip(": ").replace("_", " ")
         notes.append(_note(where, card.reason, HINTS.get(card.kind, HINTS["error"])))
-    if card.video and card.state != "done":
+    if card.video and card.state != "done" and not card.is_draft:
         notes.append(_note("Video of an earlier run", "The last good video was kept.", ""))
     return "".join(notes)
 
@@ -157,7 +175,7 @@ def _details(card: Card) -> str:
     """What is folded away: debug picture, timings, checks, provenance."""
     picture = f'<h3>Face and masks</h3><img loading="lazy" alt="Face, landmarks and masks" src="{escape(card.debug)}">'
     parts = [picture if card.debug else "", _times(card.timings)]
-    if card.state == "done":
+    if _has_checks(card):
         parts += [_checks(card.facts.get("checks", [])), _provenance(card)]
     inside = "".join(parts)
     return f"<details><summary>Details</summary>{inside}</details>" if inside else ""
@@ -175,13 +193,64 @@ def _times(timings: dict[str, float]) -> str:
     return f'<h3>Time by step</h3><table class="times">{lines}</table>'
 
 
+def _summary(card: Card) -> str:
+    """How many checks passed, and the words of those that did not."""
+    if not _has_checks(card) or not card.facts.get("checks"):
+        return ""
+    checks = card.facts["checks"]
+    counts = Counter(check["state"] for check in checks)
+    told = " ".join(f'<span class="{css}">{counts[state]} {escape(state)}</span>'
+                    for state, css in CHECKS.items() if counts[state])  # fmt: skip
+    bad = [check for check in checks if check["state"] in ("warn", "fail")]
+    named = "".join(f'<li class="{check["state"]}">{escape(check["name"])}: {escape(_value(check["value"]))}</li>'
+                    for check in bad)  # fmt: skip
+    return f'<p class="checks">{told}</p>' + (f'<ul class="checks">{named}</ul>' if named else "")
+
+
 def _checks(checks: list[dict[str, Any]]) -> str:
     lines = "".join(
-        f'<tr><td class="{check["state"].split()[0]}">{escape(check["state"])}</td>'
-        f"<td>{escape(str(check['name']))}</td><td>{escape(_value(check['value']))}</td></tr>"
+        f'<tr><td class="{CHECKS.get(check["state"], "none")}">{escape(str(check["state"]))}</td>'
+        f"<td>{escape(str(check['name']))}{_aside(check.get('note'))}</td>"
+        f"<td>{escape(_value(check['value']))}</td><td>{escape(_value(check['limit']))}</td></tr>"
         for check in checks
     )
-    return f"<h3>Checks</h3><table>{lines}</table>" if lines else ""
+    head = "<tr><th></th><th>check</th><th>value</th><th>limit</th></tr>"
+    return f'<h3>Checks</h3><table class="list">{head}{lines}</table>' if lines else ""
+
+
+def _aside(note: str | None) -> str:
+    return f"<small>{escape(note)}</small>" if note else ""
+
+
+def _plot(card: Card) -> str:
+    """Waveform, level of the sound and opening of the mouth over time, as one SVG; what is loud should be open."""
+    curves = card.facts.get("curves") or {}
+    if not _has_checks(card) or not curves.get("mouth"):
+        return ""
+    mouth, level, wave = (_thinned(curves[name]) for name in ("mouth", "level", "wave"))
+    loudness = card.facts.get("loudness", {}).get("integrated_lufs")
+    heard = f"{loudness:.1f} LUFS" if isinstance(loudness, float) else "no loudness"
+    bars = "".join(f"M{x} {20 - round(19 * y)}V{20 + round(19 * y)}" for x, y in enumerate(wave))
+    words = f"Waveform, level of the sound, and mouth; {heard}"
+    return (
+        f'<figure><svg viewBox="0 0 {max(len(mouth), 2)} 70" preserveAspectRatio="none" role="img"'
+        f' aria-label="{words}">'
+        f'<path class="wave" d="{bars}"/><path class="level" d="M0 70L{_line(level)}L{len(level) - 1} 70Z"/>'
+        f'<path class="mouth" d="M{_line(mouth)}"/></svg>'
+        f'<figcaption><i class="level"></i>sound <i class="mouth"></i>mouth<b>{heard}</b></figcaption></figure>'
+    )
+
+
+def _thinned(curve: list[float]) -> list[float]:
+    """At most PLOT_POINTS of a curve: the largest of pieces of equal length."""
+    piece = -(-len(curve) // PLOT_POINTS)
+    return [max(map(float, curve[start : start + piece])) for start in range(0, len(curve), piece)]
+
+
+def _line(curve: list[float]) -> str:
+    """Points of a curve between 0 and its largest, in the lower part of the plot."""
+    low, high = min(curve), max(curve)
+    return "L".join(f"{x} {69 - round(28 * (y - low) / max(high - low, 1e-9))}" for x, y in enumerate(curve))
 
 
 def _provenance(card: Card) -> str:

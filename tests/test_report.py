@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
+import subprocess
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ FACTS: dict[str, Any] = {
     "size_px": [64, 48], "duration_s": 0.32, "language": "fr", "warnings": ["sounds like <en>"],
     "checks": [{"name": "pictures", "state": "pass", "value": 8, "limit": 8, "note": ""}],
     "inputs": {"portrait": {"file": "<b>.png", "sha256": "ab" * 32}}, "frame_md5": "cd" * 16, "pcm_md5": "ef" * 16,
+    "video": "good.mp4", "loudness": {"integrated_lufs": -21.5},
+    "curves": {"step_s": 0.04, "mouth": [0, 1, 2, 1] * 50, "level": [0, 0.2, 0.4, 0.1] * 50, "wave": [0.5] * 200},
     "generation": {"state": "done", "seed": 3, "key": "k"}, "versions": {"linker": "0.1.0"}, "consent_ref": "C-7",
 }  # fmt: skip
 
@@ -79,7 +84,7 @@ class Results:
         frames = [np.full((48, 64, 3), 10 * index, np.uint8) for index in range(8)]
         video = self.results / "videos" / f"{clip}.mp4"
         film(video, frames, 8)
-        write_json(video.with_suffix(".json"), {"clip": clip, "video": video.name, **FACTS})
+        write_json(video.with_suffix(".json"), {"clip": clip, **FACTS})
         entry = {"state": "done", "seconds": 9.5}
         write_json(self.results / "shards" / "s000" / "ledger.json", {"rows": {clip: entry}})
         for step, name in (("crop_face", self.rows[clip].portrait_id), ("mux_audio", clip)):
@@ -119,9 +124,10 @@ def test_status_tells_every_row(results: Results) -> None:
 def test_links_are_relative_and_lead_to_files(results: Results) -> None:
     page = results.run()
     video = page.all("video")[0]
-    links = [video["src"], video["poster"], *(image["src"] for image in page.all("img"))]
+    links = [video["src"], *(image["src"] for image in page.all("img"))]
     assert video["preload"] == "none"
-    assert len(links) == 3
+    assert str(video["poster"]).startswith("data:image/jpeg;base64,/9j/")  # the page holds its pictures
+    assert len(links) == 2
     for link in links:
         assert link is not None
         assert not link.startswith("/")
@@ -217,3 +223,68 @@ def test_a_thousand_rows() -> None:
     text = render("jobs.csv", cards, {})
     assert time.perf_counter() - start < 3
     assert len(text) < 5e6
+
+
+def test_what_failed_is_a_manifest(results: Results) -> None:
+    results.run()
+    again = read_manifest(results.results / "failed.csv")
+    assert again.faults == ()
+    assert [(row.clip, row.portrait) for row in again.rows] == [
+        (clip, results.rows[clip].portrait) for clip in ("refused", "failed")
+    ]
+    own = {row.clip: row for row in again.rows}
+    assert all(replace(own[clip], line=0) == replace(results.rows[clip], line=0) for clip in own)
+
+
+def held_back(results: Results) -> None:
+    """The failed row, as its checks left it."""
+    words = (
+        "error: failed: the finished video failed its checks and stays in draft/: black pictures: found 25, needed 0"
+    )
+    (results.results / "logs" / "upscale_video" / "failed.log").unlink()
+    log = results.results / "logs" / "mux_audio" / "failed.log"
+    log.parent.mkdir()
+    log.write_text(words)
+    failing = {"name": "black pictures", "state": "fail", "value": 25, "limit": 0, "note": ""}
+    film(results.results / "draft" / "failed.mp4", [np.zeros((48, 64, 3), np.uint8)] * 2, 2)
+    told = {**FACTS, "video": "failed.mp4", "checks": [*FACTS["checks"], failing]}
+    write_json(results.results / "draft" / "failed.json", told)
+
+
+def test_a_draft_is_shown_with_the_checks_that_hold_it_back(results: Results) -> None:
+    held_back(results)
+    page = results.run()
+    card = page.all("article", **{"data-state": "failed"})[0]
+    assert card["data-check"] == "fail"
+    assert "../draft/failed.mp4" in [video["src"] for video in page.all("video")]
+    assert HINTS["checks"] in page.text
+    assert "black pictures: 25" in page.text
+
+
+def test_the_plot_shows_mouth_and_sound(results: Results) -> None:
+    page = results.run()
+    shapes = {str(has["class"]): str(has["d"]) for has in page.all("path")}
+    assert {"wave", "level", "mouth"} == shapes.keys()
+    assert all(re.fullmatch(r"[MLVZ\d ]+", shape) for shape in shapes.values())
+    assert "-21.5 LUFS" in page.text
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium: apt-get install chromium")
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [("", 5), ("state=done", 1), ("state=check-fail", 1), ("words=no+face", 1), ("state=done&words=nothing", 0)],
+)
+def test_a_browser_shows_it(results: Results, asked: str, shown: int) -> None:
+    held_back(results)
+    results.run()
+    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom",
+             f"--user-data-dir={results.root / 'browser'}", f"{results.page.as_uri()}#{asked}"]  # fmt: skip
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=120, check=True)
+    page = Page(done.stdout)
+    assert [has for _, has in page.tags if "onerror" in has] == []
+    assert len([has for has in page.all("article") if "hidden" not in has]) == shown
+    count = "5 rows" if shown == 5 else f"{shown} of 5 rows"
+    assert count in page.text
