@@ -1,14 +1,16 @@
 """Report: one line and one card for each row, failed ones too.
 
 Inputs: whatever sidecars there are; none is declared, because a row without a video must be told as well.
-Outputs: status.tsv, report/index.html. Runs end by writing it (the Snakefile's handlers); `snakemake report` does so alone.
+Outputs: status.tsv, failed.csv (the rows to do again, itself a manifest), report/index.html. Runs end by writing them (the
+Snakefile's handlers); `snakemake report` does so alone, and then `snakemake report --report` shows the page inside its own.
 """
 
 
 rule report:
     output:
         status="status.tsv",
-        page="report/index.html",
+        failed="failed.csv",
+        page=report("report/index.html", caption="../workflow/report/page.rst", category="Deliverables"),
     log:
         "logs/report/report.log",
     benchmark:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import os
 import re
@@ -335,3 +336,18 @@ def test_ruff_finds_nothing() -> None:
 def test_mypy_finds_nothing(tmp_path: Path) -> None:
     cache = os.environ.get("LINKER_MYPY_CACHE", str(tmp_path / "mypy"))
     check("mypy", "--cache-dir", cache)
+
+
+def test_snakemakes_own_report_holds_the_page(workshop: Workshop) -> None:
+    portraits_and_audios(workshop)
+    assert workshop.run(workshop.manifest(*LINES[:1])).returncode == 0
+    settings = workshop.results / "settings.yaml"
+    words = [sys.executable, "-m", "snakemake", "report", "--snakefile", workshop.root / "Snakefile", "--cores", 1]
+    words += ["--directory", workshop.results, "--configfile", settings]
+    for more in ([], ["--report", workshop.results / "all.html"]):
+        done = subprocess.run(
+            [*map(str, words), *map(str, more)], env=workshop.environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    text = (workshop.results / "all.html").read_text()
+    assert base64.b64encode(b"<html>the page of the rows</html>")[:36].decode() in text

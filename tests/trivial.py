@@ -154,4 +154,5 @@ def mux_audio(
 def report(results: Path, manifest: Path, status: Path, page: Path) -> None:
     states = read_states(results, read_manifest(manifest))
     _write(status, "".join(f"{state.clip}\t{state.state}\t{state.where}\n" for state in states))
-    _write(page, "<html></html>")
+    _write(status.with_name("failed.csv"), "clip,portrait,audio\n")
+    _write(page, "<html>the page of the rows</html>")
