@@ -33,6 +33,7 @@ from linker.rows import Queue
 POLL_S = 0.5  # how often results are looked for
 ASK_S = 4.0  # how often the queue is asked and signs of life are read
 SILENT = 10  # so many readings without a sign of life: the worker is taken for dead
+AGAIN = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")  # states of jobs that do not run
 GRACE_S = 4.0  # how long a job that left the queue may take until its result is seen (network file systems)
 
 
@@ -128,6 +129,7 @@ class Crew:
         self.error: LinkerError | None = None
         self.vain, self.last_words = 0, ""
         self._left, self._asked_at = shift.left(), -ASK_S
+        self._over: list[Job] = []  # jobs that have answered
         self._gone: dict[str, float] = {}  # jobs that left the queue, since when
         self._signs: dict[str, tuple[int, int, int]] = {}  # each worker's last beat, readings it stood, advances
 
@@ -146,6 +148,7 @@ class Crew:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self.cancel()
             raise
+        self._clear_queue()
         (self.folder / "job.json").unlink(missing_ok=True)
         if self.error:
             raise self.error
@@ -234,6 +237,7 @@ class Crew:
         return {job.job_id: slurm.Told("UNKNOWN") for job in jobs} if found is None else found
 
     def _answered(self, job: Job) -> None:
+        self._over.append(job)
         self._remove(job, "its worker ended", counted=False)
         try:
             answer = job.answer()
@@ -269,7 +273,7 @@ class Crew:
             job, told = jobs.get(sign["job"]), alive.get(sign["job"])
             if job is None or told is None:
                 continue
-            if told.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"):
+            if told.state in AGAIN:
                 self.shift.free(worker, f"its job is queued again ({told})", counted=False)
                 continue
             beats, stood, advances = self._signs.get(worker, (-1, 0, 0))
@@ -297,6 +301,11 @@ class Crew:
                 self.shift.free(worker, why, counted)
 
     # Cancelling.
+
+    def _clear_queue(self) -> None:
+        """A job of a lost node is queued again although its old process lived on and did the work."""
+        alive = self._alive(self._over)
+        _cancel([job for job in self._over if job.job_id in alive and alive[job.job_id].state in AGAIN])
 
     def cancel(self) -> None:
         """Cancel what was submitted, once, and say so."""

@@ -24,6 +24,39 @@ _JOB_IDS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
 _advances = 0  # of this process: windows made, rows delivered, training states saved
 _holder: tuple[Path, str] | None = None  # where the newest start of this job is named, and this one's name
 AT_CHECKPOINT: list[Callable[[], None]] = []  # what this process holds and gives back when it is to be queued again
+_safe = False  # whether the running task names moments at which it may be stopped
+_leave: Callable[[], None] | None = None  # what waits for such a moment
+
+
+@contextmanager
+def safe_points() -> Iterator[None]:
+    """In the block, a checkpoint waits until the task has saved and calls `leave_if_asked`."""
+    global _safe
+    _safe = True
+    try:
+        yield
+    finally:
+        _safe = False
+
+
+def ask_to_leave(leave: Callable[[], None]) -> None:
+    """Checkpoint: `leave` ends the process, at once or at the task's next safe point."""
+    global _leave
+    if _safe:
+        _leave = leave
+    else:
+        leave()
+
+
+def is_asked() -> bool:
+    """True when a checkpoint waits for the next safe point."""
+    return _leave is not None
+
+
+def leave_if_asked() -> None:
+    """A safe point, with all that matters saved: where a checkpoint waits, leave."""
+    if _leave:
+        _leave()
 
 
 class Replaced(BaseException):

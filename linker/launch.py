@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,9 @@ class Work:
 
     def __call__(self) -> Answer:
         end_softly()
+        at_once = signal.getsignal(signal.SIGUSR2)  # submitit's: checkpoint, queue again, leave
+        if callable(at_once):
+            signal.signal(signal.SIGUSR2, lambda number, frame: heartbeat.ask_to_leave(partial(at_once, number, frame)))
         heartbeat.take_over(Path(os.environ["SUBMITIT_FOLDER"], f"{heartbeat.job_id()}.start"))
         if self.devices is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.devices

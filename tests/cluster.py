@@ -228,7 +228,8 @@ class Cluster:
 
     def clear(self) -> None:
         """No jobs, nodes up: as each test wants to find it."""
-        (self.folder / "refusals").unlink(missing_ok=True)
+        for name in ("refusals", "accepted"):
+            (self.folder / name).unlink(missing_ok=True)
         self.ask("scancel", "--user", getpass.getuser())
         for pid in self.processes():
             _kill(pid)

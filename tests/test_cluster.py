@@ -5,17 +5,27 @@ Most tests call the rule's step itself, with trivial rows, as the waiting run do
 
 from __future__ import annotations
 
+import json
+import os
+import random
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cluster import NODES, Cluster
-from conftest import Workshop
+from conftest import ROOT, Workshop
 
+from linker import cli, crew
 from linker.config import GenerateSettings, LaunchSettings, token
 from linker.records import read_json, write_json
+from linker.rows import Queue
 
 SETTINGS = GenerateSettings()
 WORKER = {"cluster": "slurm", "gpus": 1, "cpus": 1, "memory_gb": 1}
@@ -106,3 +116,281 @@ def test_rows_are_pulled_by_all_workers_and_the_job_says_so(shard: Shard) -> Non
     assert shard.cluster.submissions() == 1
     assert shard.cluster.queue() == []
     assert "submitted slurm job" in told
+
+
+def test_no_job_is_submitted_where_nothing_is_left(shard: Shard) -> None:
+    shard.rows(2, r01={"crop": "bad"})
+    write_json(shard.results / "bad", {"refusal": {"kind": "no_face", "reason": "found no face", "step": "crop_face"}})
+    assert shard.run(2)[0] == 0
+    assert shard.entries()["r01"]["refusal"]["kind"] == "no_face"
+    submitted = shard.cluster.submissions()
+    assert shard.run(2)[0] == 0
+    shard.rows(1)
+    assert shard.run(2)[0] == 0
+    assert shard.cluster.submissions() == submitted
+    shard.rows(2, r01={"seed": 9})
+    assert shard.run(2)[0] == 0
+    assert shard.cluster.submissions() == submitted + 1
+    assert [line.split()[0] for line in shard.windows()] == ["r00"] * 3 + ["r01"] * 3
+
+
+def undisturbed(shard: Shard) -> dict[str, str]:
+    """What the rows' clips are without workers, jobs and accidents."""
+    rows = read_json(shard.results / "shards" / "s000.json")["rows"]
+    return {row["clip"]: f"{json.dumps([row, 'face', 'driver', None])}\n" * 3 for row in rows}
+
+
+@pytest.mark.parametrize("victim", ["worker", "node", "head"])
+def test_killed_at_a_random_moment_and_run_again(shard: Shard, victim: str) -> None:
+    """Same frames; nothing is made twice but the window that was being made; nothing is left in the queue."""
+    shard.rows(8)
+    head = shard.head(3, TRIVIAL_S="1.2")
+    wait_for(lambda: len(shard.windows()) >= 3)
+    time.sleep(random.random())
+    if victim == "worker":
+        os.kill(random.choice(shard.cluster.workers()), signal.SIGKILL)
+    elif victim == "node":
+        shard.cluster.cut_off("g1")
+        shard.cluster.ask("scontrol", "update", "nodename=g1", "state=down", "reason=test")
+    else:
+        head.kill()
+        time.sleep(1)
+        submitted, head = shard.cluster.submissions(), shard.head(3, TRIVIAL_S="1.2")
+    _, told = head.communicate(timeout=120)
+    assert head.returncode == 0, told + shard.log()
+    assert shard.frames() == undisturbed(shard)
+    assert len(shard.windows()) - len(set(shard.windows())) <= 3
+    assert shard.cluster.queue() == []
+    if victim == "head":
+        assert "attached to slurm job" in shard.log()
+        assert shard.cluster.submissions() == submitted
+    if victim == "node":
+        assert shard.cluster.submissions() == 1 or "NODE_FAIL" in shard.log()
+
+
+def test_a_worker_that_is_silent_loses_its_row_and_cannot_publish_it(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped like a process on a node that nobody reaches; when it goes on, its successor has long been done."""
+    shard.rows(2)
+    for name, value in {**shard.cluster.environment(), "PYTHONPATH": str(shard.workshop.root)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TRIVIAL_S", "3")
+    monkeypatch.chdir(shard.results)
+    monkeypatch.setattr(crew, "ASK_S", 0.5)
+    monkeypatch.setattr(crew, "SILENT", 14)
+    monkeypatch.setattr(crew, "_cancel", lambda jobs: True)  # a node out of reach
+    stopped: list[int] = []
+    listen = crew.Crew._listen
+
+    def stopping(self: crew.Crew, alive: Any) -> None:
+        listen(self, alive)
+        if not stopped and len(shard.windows()) >= 2:
+            stopped.extend(shard.cluster.workers()[:1])
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    monkeypatch.setattr(crew.Crew, "_listen", stopping)
+    words = ["--shard", "shards/s000.json", "--ledger", "shards/s000/ledger.json", "--settings", token(SETTINGS)]
+    task = partial(cli.perform, "generate", words)
+    queue = Queue(Path("shards/s000.json"), Path("shards/s000/ledger.json"), SETTINGS)
+    crew.launch_shard(task, LaunchSettings(workers=2, **WORKER), Path("logs/generate/s000"), queue)
+    before = shard.frames()
+    assert before == undisturbed(shard)
+    assert "no sign of life" in capfd.readouterr().err
+    os.kill(stopped[0], signal.SIGCONT)
+    wait_for(lambda: not shard.cluster.workers(), 20)
+    assert shard.frames() == before
+    errors = "".join(path.read_text() for path in shard.results.glob("logs/generate/s000/*.err"))
+    assert "given to another worker" in errors
+
+
+TRAINING = """
+import sys
+from functools import partial
+from pathlib import Path
+from trivial_training import train
+from linker.config import LaunchSettings
+from linker.crew import launch_job
+
+settings = LaunchSettings(cluster="slurm", gpus=1, cpus=1, memory_gb=1, time_min=1)
+launch_job(partial(train, folder=Path("training"), step_s=0.16), settings, Path("logs/training"))
+"""
+
+
+def test_a_time_limit_in_mid_row_and_in_mid_training(shard: Shard) -> None:
+    """Both are queued again by themselves and go on: same frames, equal weights; steps and windows are made once."""
+    from trivial_training import train, weights_of
+
+    shard.rows(2)
+    env = {**shard.cluster.environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    words = [sys.executable, "-c", TRAINING]
+    with subprocess.Popen(words, cwd=shard.results, env=env, stderr=subprocess.PIPE, text=True) as training:
+        code, told = shard.run(1, time_min=1, TRIVIAL_S="18")
+        _, training_told = training.communicate(timeout=120)
+    assert code == 0, told
+    assert training.returncode == 0, training_told
+    assert shard.frames() == undisturbed(shard)
+    assert len(shard.windows()) <= 7
+    assert shard.cluster.submissions() == 2
+    errors = "".join(path.read_text() for path in shard.results.glob("logs/**/*_log.out"))
+    assert errors.count("Requeued job") >= 2
+    train(shard.workshop.media, step_s=0)
+    assert weights_of(shard.results / "training").equal(weights_of(shard.workshop.media))
+    steps = (shard.results / "training" / "steps").read_text().split()
+    assert steps == sorted(set(steps), key=int)
+
+
+def test_an_outside_scancel_is_told_as_what_it_is(shard: Shard) -> None:
+    shard.rows(2)
+    head = shard.head(1, TRIVIAL_S="30")
+    wait_for(lambda: shard.cluster.workers())
+    began = time.monotonic()
+    shard.cluster.ask("scancel", shard.cluster.queue()[0].split()[0])
+    _, told = head.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert head.returncode == 3
+    assert "was cancelled from outside (CANCELLED" in told
+    assert shard.run(1)[0] == 0
+    assert shard.frames() == undisturbed(shard)
+
+
+def test_a_refusing_controller_is_asked_again_and_a_wrong_partition_is_not(shard: Shard) -> None:
+    shard.rows(1)
+    shard.cluster.refuse(3)
+    code, told = shard.run(1)
+    assert code == 0, told
+    assert told.count("slurm does not accept the job") == 3
+    assert "Socket timed out" in told
+    shard.rows(2)
+    nowhere = token(LaunchSettings(partition="nowhere", **WORKER))
+    code, told = shard.run(1, LINKER_LAUNCH=nowhere)
+    assert code == 3
+    assert "invalid partition specified: nowhere" in told
+    assert "correct slurm/settings.yaml" in told
+    assert shard.cluster.queue() == []
+
+
+def test_a_poison_row_is_refused_and_its_neighbours_are_delivered(shard: Shard) -> None:
+    shard.rows(30)
+    code, told = shard.run(3, TRIVIAL_S="0.05", TRIVIAL_FAULT="r05:kill")
+    assert code == 0, told
+    entries = shard.entries()
+    assert sorted(shard.frames()) == sorted(entries.keys() - {"r05"})
+    refusal = entries["r05"]["refusal"]
+    assert (refusal["kind"], refusal["step"]) == ("crashed", "generate")
+    assert "its worker died: FAILED" in refusal["reason"]
+    assert "(3 starts in vain)" in refusal["reason"]
+    assert "r05 refused" in told
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("cuda", ""), ("memory", "out_of_memory"), ("bug", "crashed")])
+def test_failures_are_met_by_their_kind(shard: Shard, fault: str, kind: str) -> None:
+    """A broken worker is replaced; a row that fits nowhere is refused at once, one that fails after three tries."""
+    shard.rows(4)
+    code, told = shard.run(1, TRIVIAL_FAULT=f"r02:{fault}")
+    assert code == 0, told
+    refused = {clip: entry["refusal"]["kind"] for clip, entry in shard.entries().items() if entry["refusal"]}
+    assert refused == ({"r02": kind} if kind else {})
+    assert shard.cluster.submissions() == (2 if fault == "cuda" else 1)
+    if fault == "bug":
+        assert "ValueError: the masks make no sense" in shard.entries()["r02"]["refusal"]["reason"]
+
+
+def test_sigterm_ends_after_the_rows_that_are_being_made(shard: Shard) -> None:
+    shard.rows(6)
+    head = shard.head(2, TRIVIAL_S="1.5")
+    wait_for(lambda: shard.windows())
+    (shard.results / ".linker").mkdir()
+    (shard.results / ".linker" / "drain").touch()  # what `run` does on SIGTERM
+    _, told = head.communicate(timeout=60)
+    assert head.returncode == 3
+    assert "ended on request with 4 rows left" in told
+    (shard.results / ".linker" / "drain").unlink()
+    assert shard.run(2)[0] == 0
+    assert shard.frames() == undisturbed(shard)
+    assert len(shard.windows()) == 18
+
+
+def tree(folder: Path) -> dict[str, int]:
+    """Every file below a folder with its time of change; what a run says about itself left aside."""
+    kept = (path for path in folder.rglob("*") if path.is_file() and not {".linker", ".snakemake"} & set(path.parts))
+    told = {"status.tsv", "settings.yaml", "index.html", "report.log"}
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in kept if path.name not in told}
+
+
+def test_a_run_from_ctrl_c_to_a_changed_row(workshop: Workshop, cluster: Cluster) -> None:
+    """A second head is refused; Ctrl-C cancels once and says so; a rerun continues; a third does nothing; then one row
+    is changed and redone alone. The videos are those of a local run."""
+    for name in ("p.png", "q.png", "s.wav"):
+        workshop.file(name, name)
+    lines = [f"r{number},{'pq'[number % 2]}.png,s.wav," for number in range(3)]
+    manifest = workshop.manifest(*lines)
+    profile = ["--profile", "slurm", "--set", "launch.workers=2", "--set", "generate.shards=1"]
+    profile += [word for key in ("gpus", "cpus", "memory_gb") for word in ("--set", f"launch.{key}=1")]
+    words = workshop.words("run", manifest, "--results", workshop.results, *profile)
+    env = {**workshop.environment(), **cluster.environment(), "PYTHONPATH": str(workshop.root)}
+
+    def run() -> str:
+        done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    with subprocess.Popen(
+        words, env={**env, "TRIVIAL_S": "60"}, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as head:  # fmt: skip
+        wait_for(lambda: len(cluster.workers()) == 2)
+        second = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+        assert second.returncode == 3
+        assert f"in use by process {head.pid}" in second.stderr
+        os.killpg(head.pid, signal.SIGINT)
+        wait_for(lambda: not cluster.queue(), 10)
+        _, told = head.communicate(timeout=30)
+    assert head.returncode == 130
+    assert told.count("cancelled slurm job") == 1, told
+    run()
+    local = workshop.call("run", manifest, "--results", workshop.media / "local", "--cores", 2)
+    assert local.returncode == 0
+    videos = {path.name: path.read_text() for path in workshop.results.glob("videos/*.mp4")}
+    assert videos == {path.name: path.read_text() for path in workshop.media.glob("local/videos/*.mp4")}
+    submitted, before = cluster.submissions(), tree(workshop.results)
+    run()
+    assert (cluster.submissions(), tree(workshop.results)) == (submitted, before)
+    workshop.manifest(lines[0], "r1,q.png,s.wav,0.5", lines[2])
+    run()
+    assert cluster.submissions() == submitted + 1
+    after = tree(workshop.results / "videos")
+    assert {name for name in after if after[name] != before[f"videos/{name}"]} == {"r1.mp4", "r1.json"}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a full disk and a read-only one are mounted, which takes root")
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_a_disk_that_cannot_be_written_is_told_and_a_rerun_finishes(shard: Shard, fault: str) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", shard.results], check=True)
+    try:
+        shard.rows(4)
+        (shard.results / "logs").mkdir()
+        filler = shard.results / "filler"
+        head = shard.head(2, TRIVIAL_S="6")
+        wait_for(lambda: len(shard.windows()) >= 2)
+        if fault == "full":
+            with suppress(OSError), filler.open("wb", buffering=0) as stream:
+                while stream.write(b"\0" * 4096):
+                    pass
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", shard.results], check=True)
+        _, told = head.communicate(timeout=90)
+        assert head.returncode == 3, told
+        assert len([line for line in told.splitlines() if line.startswith("error: ")]) == 1
+        assert ("No space left" if fault == "full" else "Read-only file system") in told
+        wait_for(lambda: not shard.cluster.queue())
+        filler.unlink() if fault == "full" else subprocess.run(["mount", "-o", "remount,rw", shard.results], check=True)
+        code, told = shard.run(2)
+        assert code == 0, told
+        assert shard.frames() == undisturbed(shard)
+    finally:
+        for head in shard.heads:
+            head.kill()
+            head.wait()
+        shard.cluster.clear()
+        subprocess.run(["umount", "--lazy", shard.results], check=True)

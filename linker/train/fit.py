@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from linker import heartbeat
 from linker.errors import LinkerError
 from linker.records import atomic
 
@@ -49,17 +50,20 @@ def fit(model: nn.Module, loss_of_step: LossOfStep, plan: Plan, folder: Path) ->
     average = {name: value.detach().clone() for name, value in trained(model)}
     step = resume(folder / "state.pt", model, optimizer, average)
     started, first = time.monotonic(), step
-    while step < plan.steps:
-        loss, parts = loss_of_step(step)
-        if not torch.isfinite(loss):
-            raise Diverged(f"loss is {loss.item()} at step {step}; the last good state is {folder / 'state.pt'}")
-        update(model, optimizer, loss, rate_at(step, plan), plan.clip_norm)
-        step += 1
-        blend(average, model, min(plan.ema, (1 + step) / (10 + step)))
-        if step % plan.log_every == 0 or step == plan.steps:
-            log(folder, step, plan, parts | {"loss": loss.item()}, (time.monotonic() - started) / (step - first))
-        if step % plan.save_every == 0 or step == plan.steps:
-            save(folder / "state.pt", model, optimizer, average, step)
+    with heartbeat.safe_points():
+        while step < plan.steps:
+            loss, parts = loss_of_step(step)
+            if not torch.isfinite(loss):
+                raise Diverged(f"loss is {loss.item()} at step {step}; the last good state is {folder / 'state.pt'}")
+            update(model, optimizer, loss, rate_at(step, plan), plan.clip_norm)
+            step += 1
+            blend(average, model, min(plan.ema, (1 + step) / (10 + step)))
+            if step % plan.log_every == 0 or step == plan.steps:
+                log(folder, step, plan, parts | {"loss": loss.item()}, (time.monotonic() - started) / (step - first))
+            if step % plan.save_every == 0 or step == plan.steps or heartbeat.is_asked():
+                heartbeat.advance()
+                save(folder / "state.pt", model, optimizer, average, step)
+                heartbeat.leave_if_asked()
     model.load_state_dict(average | rest(model, average))
 
 
