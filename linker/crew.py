@@ -195,12 +195,15 @@ class Crew:
         if stored["coming"] and stored["cluster"] == "slurm":
             slurm.cancel(f"--name={stored['coming']}")
         alive = [job for job in jobs if job.job_id in self._alive(jobs)] if stored["host"] == wanted["host"] else []
-        if {key: stored[key] for key in wanted} == wanted:
-            self.jobs = [job for job in jobs if job in alive or job.has_answered()]
+        if {key: stored[key] for key in wanted} != wanted:
+            _cancel(alive)
+        else:
+            self.jobs = [job for job in alive if not job.has_answered()]
+            for job in jobs:
+                if job.has_answered() and job.succeeded():  # an old failure is no news: the work is tried again
+                    self.shift.answered()
             if self.jobs:
                 print(f"attached to {self.settings.cluster} job {_ids(self.jobs)}", file=sys.stderr, flush=True)
-        else:
-            _cancel(alive)
         self._free_strangers()
 
     def _free_strangers(self) -> None:
@@ -312,6 +315,7 @@ class Crew:
         if not self.jobs:
             return
         taken = _cancel(self.jobs)
+        heartbeat.stop(self.shift.folder / "workers", [job.job_id for job in self.jobs])
         if taken:
             (self.folder / "job.json").unlink(missing_ok=True)
         how = "cancelled" if taken else "could not cancel (does the controller answer?)"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 import threading
 import uuid
@@ -19,6 +20,7 @@ from linker.process import start_time
 from linker.records import read_json, write_json
 
 BEAT_S = 3.0
+STOP = "stop"  # beside the signs of life: ids of cancelled jobs
 _JOB_IDS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
 
 _advances = 0  # of this process: windows made, rows delivered, training states saved
@@ -126,6 +128,8 @@ def beating(folder: Path, rows: Callable[[], list[str]] = list) -> Iterator[str]
             if stop.wait(BEAT_S):
                 return
             beat(beats)
+            if fixed["job"] and fixed["job"] in stopped(folder):
+                os.kill(os.getpid(), signal.SIGTERM)
 
     beat(0)
     thread = threading.Thread(target=beat_on, daemon=True)
@@ -136,6 +140,19 @@ def beating(folder: Path, rows: Callable[[], list[str]] = list) -> Iterator[str]
         stop.set()
         thread.join()
         path.unlink(missing_ok=True)
+
+
+def stop(folder: Path, jobs: list[str]) -> None:
+    """Ask the workers of cancelled jobs to end: SLURM may lose the signal to one that is just starting."""
+    (folder / STOP).parent.mkdir(parents=True, exist_ok=True)
+    (folder / STOP).write_text("\n".join(jobs))
+
+
+def stopped(folder: Path) -> list[str]:
+    """Jobs whose workers are to end."""
+    with suppress(OSError):
+        return (folder / STOP).read_text().split()
+    return []
 
 
 def run_beating(folder: Path, task: Callable[[], None]) -> None:

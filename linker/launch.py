@@ -95,6 +95,12 @@ class Job:
             return value
         raise TypeError(f"a worker answered {type(value).__name__}")
 
+    def succeeded(self) -> bool:
+        try:
+            return self.answer() is None
+        except EnvironmentError:
+            return False
+
     def last_words(self) -> str:
         try:
             text = self.handle.paths.stderr.read_text(errors="replace")

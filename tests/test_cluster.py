@@ -77,6 +77,11 @@ class Shard:
         _, told = head.communicate(timeout=120)
         return head.returncode, told + self.log()
 
+    def end(self) -> None:
+        for head in self.heads:
+            head.kill()
+            head.wait()
+
     def log(self) -> str:
         return (self.results / "logs" / "generate" / "s000.log").read_text()
 
@@ -99,9 +104,7 @@ def shard(workshop: Workshop, cluster: Cluster) -> Iterator[Shard]:
     made = Shard(workshop, cluster)
     made.results.mkdir()
     yield made
-    for head in made.heads:
-        head.kill()
-        head.wait()
+    made.end()
 
 
 def test_rows_are_pulled_by_all_workers_and_the_job_says_so(shard: Shard) -> None:
@@ -369,28 +372,26 @@ def test_a_disk_that_cannot_be_written_is_told_and_a_rerun_finishes(shard: Shard
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", shard.results], check=True)
     try:
         shard.rows(4)
-        (shard.results / "logs").mkdir()
-        filler = shard.results / "filler"
-        head = shard.head(2, TRIVIAL_S="6")
-        wait_for(lambda: len(shard.windows()) >= 2)
+        if fault == "read-only":
+            subprocess.run(["mount", "-o", "remount,ro", shard.results], check=True)
+        head = shard.head(2, TRIVIAL_S="3")
         if fault == "full":
-            with suppress(OSError), filler.open("wb", buffering=0) as stream:
+            wait_for(lambda: len(shard.windows()) >= 2)
+            with suppress(OSError), (shard.results / "filler").open("wb", buffering=0) as stream:
                 while stream.write(b"\0" * 4096):
                     pass
-        else:
-            subprocess.run(["mount", "-o", "remount,ro", shard.results], check=True)
         _, told = head.communicate(timeout=90)
         assert head.returncode == 3, told
         assert len([line for line in told.splitlines() if line.startswith("error: ")]) == 1
         assert ("No space left" if fault == "full" else "Read-only file system") in told
         wait_for(lambda: not shard.cluster.queue())
-        filler.unlink() if fault == "full" else subprocess.run(["mount", "-o", "remount,rw", shard.results], check=True)
+        (shard.results / "filler").unlink(missing_ok=True) if fault == "full" else subprocess.run(
+            ["mount", "-o", "remount,rw", shard.results], check=True
+        )
         code, told = shard.run(2)
         assert code == 0, told
         assert shard.frames() == undisturbed(shard)
     finally:
-        for head in shard.heads:
-            head.kill()
-            head.wait()
+        shard.end()
         shard.cluster.clear()
         subprocess.run(["umount", "--lazy", shard.results], check=True)
