@@ -22,6 +22,7 @@ from linker.errors import EnvironmentError, SettingsError
 from linker.layers import anchored, layered, settings_of
 from linker.process import die_with_parent
 from linker.records import atomic, read_json
+from linker.rows import DRAIN
 
 PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
 PROGRESS = re.compile(r"(\d+) of (\d+) steps \((\d+)%\) done")
@@ -81,7 +82,11 @@ def run_workflow(todo: Order) -> int:
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
     _forget_lost_videos(todo.results / "videos")
-    codes = [_run_pass(todo, settings, rows) for rows in _passes(todo.results)]
+    (todo.results / DRAIN).unlink(missing_ok=True)
+    codes: list[int] = []
+    for rows in _passes(todo.results):
+        if not (todo.results / DRAIN).exists():
+            codes.append(_run_pass(todo, settings, rows))
     return next((code for code in codes if code), 0)
 
 
@@ -101,6 +106,7 @@ def run_training(todo: Order) -> int:
     """Make the training rules' last file, training/mini/lingualinker.json; Snakemake's exit code."""
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
+    (todo.results / DRAIN).unlink(missing_ok=True)
     return _run_pass(todo, settings, "all", TRAINED)
 
 
@@ -118,7 +124,7 @@ def _run_pass(todo: Order, settings: Path, rows: str, *targets: str) -> int:
         start_new_session=True,
         preexec_fn=_end_with_parent,
     )
-    with _followed(todo.results / "logs", began), _draining(child), _condensed(child):
+    with _followed(todo.results / "logs", began), _draining(child, todo.results), _condensed(child):
         try:
             return child.wait()
         except KeyboardInterrupt:
@@ -188,9 +194,15 @@ def _interrupt(child: Child) -> None:
 
 
 @contextmanager
-def _draining(child: Child) -> Iterator[None]:
-    """SIGTERM lets running jobs finish and starts no more."""
-    before = signal.signal(signal.SIGTERM, lambda number, frame: child.send_signal(signal.SIGTERM))
+def _draining(child: Child, results: Path) -> Iterator[None]:
+    """SIGTERM lets running jobs, and the rows that are being generated, finish and starts no more."""
+
+    def drain(_number: int, _frame: object) -> None:
+        print("ending after what is being made", file=sys.stderr, flush=True)
+        (results / DRAIN).touch()
+        child.send_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, drain)
     try:
         yield
     finally:
