@@ -29,6 +29,7 @@ MOUTH_MOVES, MOUTH_FOLLOWS, MOUTH_RESTS = 0.5, 0.1, 1.0
 SEAM_WARN, SEAM_FAIL, SEAM_LEVELS = 2.0, 4.0, 3.0  # times the 99th percentile elsewhere; and at least levels of luma
 LOUDNESS_LU, PEAK_SPARE_DB = 1.0, 0.5  # a lossy encoder may add this much to true peaks
 CLIPPED = 1e-3
+BACKGROUND = 2.0  # levels squared; x264 itself makes some tenths
 ENOUGH_SPEECH_S, ENOUGH_SILENCE_S, EDGE_S = 1.0, 0.5, 0.2
 
 
@@ -80,6 +81,7 @@ def run_checks(found: Measured, ordered: Ordered) -> list[Check]:
         *_pictures(pictures.curves, ordered),
         *_mouth(pictures.curves, sound, ordered),
         seams(pictures.curves, ordered),
+        _background(pictures),
         Check("drift, windows anchored again", WARN if ordered.anchored_s else PASS, len(ordered.anchored_s), 0,
               ", ".join(f"{second:g} s" for second in ordered.anchored_s)),
     ]  # fmt: skip
@@ -160,6 +162,12 @@ def _pictures(curves: Curves, ordered: Ordered) -> Iterator[Check]:
     below = int((curves.face < FACE_FAIL).sum())
     yield Check("face in every picture, least likeness", state, round(least, 3), FACE_FAIL,
                 f"missing in {below} pictures" if below else "")  # fmt: skip
+
+
+def _background(pictures: Pictures) -> Check:
+    """A still portrait's background should be still, too."""
+    state = WARN if pictures.background > BACKGROUND else PASS
+    return Check("background, variance over time", state, round(pictures.background, 3), BACKGROUND)
 
 
 def _frozen(curves: Curves, ordered: Ordered) -> Check:

@@ -62,6 +62,7 @@ class Pictures:
     start_s: float
     error: str
     curves: Curves
+    background: float  # variance over time away from the head, levels squared, as the mean over pixels
     frame_md5: str
 
 
@@ -118,7 +119,9 @@ def _pictures(video: Path, places: Places) -> Pictures | None:
             error = f"picture {len(rows)}: {fault}"
         told = _told(stream)
     columns = np.array(rows, np.float32).reshape(-1, 7).T
-    return Pictures(**told, error=error, curves=Curves(*columns), frame_md5=digest.hexdigest())
+    return Pictures(
+        **told, error=error, curves=Curves(*columns), background=look.background(), frame_md5=digest.hexdigest()
+    )
 
 
 def _told(stream: Any) -> dict[str, Any]:
@@ -152,6 +155,8 @@ class Look:
         still = luma_of(places.still)
         self._face, self._mouth = _cut(still, places.head, FACE_PX), _cut(still, places.mouth, MOUTH_PX)
         self._before: tuple[np.ndarray, np.ndarray] | None = None
+        self._away = _away(places.head, places.still.shape[:2])
+        self._sums, self._count = np.zeros((2, SMALL_PX, SMALL_PX)), 0
 
     def __call__(self, luma: np.ndarray) -> tuple[float, ...]:
         small = cv2.resize(luma, (SMALL_PX, SMALL_PX), interpolation=cv2.INTER_AREA)
@@ -160,6 +165,8 @@ class Look:
         mouth = _cut(luma, self._places.mouth, MOUTH_PX) if fits else self._mouth
         before = self._before or (small, face)
         self._before = small, face
+        self._sums += small, np.square(small, dtype=np.float64)
+        self._count += 1
         return (
             float(small.mean()),
             float((small < DARK_LUMA).mean()),
@@ -168,6 +175,23 @@ class Look:
             _likeness(face, self._face),
             float(np.abs(mouth - self._mouth).mean()),
         )
+
+    def background(self) -> float:
+        """Variance over time of what lies away from the head; 0 where the head fills the frame."""
+        if not self._count or not self._away.any():
+            return 0.0
+        mean, square = self._sums / self._count
+        return float((square - mean**2)[self._away].mean())
+
+
+def _away(head: Box, shape: tuple[int, ...]) -> np.ndarray:
+    """Bool (SMALL_PX, SMALL_PX): outside the head's box, widened by a quarter of itself on every side."""
+    away = np.ones((SMALL_PX, SMALL_PX), bool)
+    reach = (head[3] - head[1]) / 4
+    x0, x1 = (np.clip(edge * SMALL_PX / shape[1], 0, SMALL_PX) for edge in (head[0] - reach, head[2] + reach))
+    y0, y1 = (np.clip(edge * SMALL_PX / shape[0], 0, SMALL_PX) for edge in (head[1] - reach, head[3] + reach))
+    away[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = False
+    return away
 
 
 def luma_of(still: np.ndarray) -> np.ndarray:

@@ -162,6 +162,13 @@ def mouth_in_silence(film_: Film) -> None:
     ]
 
 
+def swimming_background(film_: Film) -> None:
+    rng = np.random.default_rng(4)
+    for index, shown in enumerate(film_.pictures):
+        swim = cv2.resize(rng.normal(0, 9, (6, 6)).astype(np.float32), SIZE)[..., None]
+        film_.pictures[index] = np.clip(shown + swim, 0, 255).astype(np.uint8)
+
+
 def wrong_language(film_: Film) -> None:
     film_.target["language"] = "de"
 
@@ -194,6 +201,7 @@ BEFORE: list[tuple[Callable[[Film], None], str, str]] = [
     (flashing, "flashes in a second", FAIL),
     (lost_face, "face in every picture, least likeness", FAIL),
     (seam, "seams at window joins, worst against the rest", FAIL),
+    (swimming_background, "background, variance over time", WARN),
     (dead_mouth, "mouth moves with speech, levels", WARN),
     (mouth_in_silence, "mouth rests in silence, share of its motion in speech", WARN),
     (wrong_language, "language tag", FAIL),
