@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from linker.config import ROOT_DIR, Group, Settings, read_settings
 from linker.errors import SettingsError
 
-WORKFLOW_KEYS = ("manifest", "results", "rows")  # of the configuration, but no settings
+WORKFLOW_KEYS = ("manifest", "results", "rows", "part")  # of the configuration, but no settings
 Layer = dict[str, Any]
 
 

@@ -32,9 +32,9 @@ def make_plan(todo: Order, manifest: Manifest) -> Plan:
     """Look at the media and ask Snakemake; nothing is written where there are no results yet."""
     media = media_faults(manifest, todo.settings, todo.results)
     if todo.results.is_dir():
-        return Plan(manifest, media, plan_workflow(todo, todo.results))
+        return Plan(manifest, media, plan_workflow(todo, todo.results, len(manifest.rows)))
     with tempfile.TemporaryDirectory(prefix="linker-plan-") as folder:
-        return Plan(manifest, media, plan_workflow(todo, Path(folder)))
+        return Plan(manifest, media, plan_workflow(todo, Path(folder), len(manifest.rows)))
 
 
 def media_faults(manifest: Manifest, settings: Settings, results: Path) -> list[Fault]:

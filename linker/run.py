@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
 PROGRESS = re.compile(r"(\d+) of (\d+) steps \((\d+)%\) done")
 TRAINED = "training/mini/lingualinker.json"  # the last file of rules/train.smk
 FOLLOWED = ("generate", "draw_videos", "encode_videos", "train_*")  # steps that people wait for
+PART_ROWS = 2500  # rows that one process plans
 PROGRESS_STEP = 5  # percent between two lines
 Child = subprocess.Popen[str]
 INTERRUPT_S = 15  # how long Snakemake may take to clean up after Ctrl-C
@@ -132,15 +134,18 @@ def _run_pass(todo: Order, settings: Path, rows: str, *targets: str) -> int:
             raise
 
 
-def plan_workflow(todo: Order, folder: Path) -> Planned:
-    """What Snakemake would do in `folder`. Raises EnvironmentError when it cannot tell."""
-    settings = write_settings(todo, folder / ".linker" / "plan.yaml")
-    jobs = {what: why for rows in _passes(folder) for what, why in _dry_run(todo, folder, settings, rows)}
+def plan_workflow(todo: Order, folder: Path, rows: int) -> Planned:
+    """What Snakemake would do in `folder`; many rows in parts at the same time. Raises EnvironmentError."""
+    settings, parts = write_settings(todo, folder / ".linker" / "plan.yaml"), -(-rows // PART_ROWS)
+    asked = [(kind, f"{number}/{parts}") for kind in _passes(folder) for number in range(parts)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda words: _dry_run(todo, folder, settings, *words), asked))
+    jobs = {what: why for part in found for what, why in part}
     return Planned(dict(Counter(what.split()[0] for what in jobs)), list(jobs.items()))
 
 
-def _dry_run(todo: Order, folder: Path, settings: Path, rows: str) -> list[tuple[str, str]]:
-    words = [*_command(todo, folder, settings, rows), "--dry-run"]
+def _dry_run(todo: Order, folder: Path, settings: Path, rows: str, part: str) -> list[tuple[str, str]]:
+    words = [*_command(todo, folder, settings, rows, part), "--dry-run"]
     done = subprocess.run(words, cwd=ROOT_DIR, env=_environment(folder), capture_output=True, text=True, check=False)
     if done.returncode:
         raise EnvironmentError(f"the plan failed: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
@@ -161,10 +166,10 @@ def write_settings(todo: Order, path: Path) -> Path:
     return path
 
 
-def _command(todo: Order, folder: Path, settings: Path, rows: str) -> list[str]:
+def _command(todo: Order, folder: Path, settings: Path, rows: str, part: str = "0/1") -> list[str]:
     words = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(ROOT_DIR / "Snakefile")]
     words += ["--directory", str(folder), "--configfile", str(settings), "--nolock"]
-    words += ["--config", f"rows={rows}"]
+    words += ["--config", f"rows={rows}", f"part={part}"]
     words += ["--runtime-source-cache-path", str(folder / ".snakemake" / "source-cache")]
     words += ["--workflow-profile", str(ROOT_DIR / "workflow" / "profiles" / "default")]
     words += ["--profile", str(todo.profile)] if todo.profile else []

@@ -111,10 +111,17 @@ def is_settled(clip):
 
 def wanted_files():
     """What `all` makes: every row's video and sidecar; by the choice of `python3 -m linker run`, of new or of settled rows alone."""
-    chosen = config.get("rows", "all")
-    clips = [clip for clip in ROWS if chosen == "all" or is_settled(clip) == (chosen == "settled")]
-    ledgers = [] if chosen == "settled" else [f"shards/{shard}/ledger.json" for shard in SHARDS]
-    return ledgers + [f"videos/{clip}.json" for clip in clips]
+    chosen, part = config.get("rows", "all"), planned_part()
+    clips = [clip for clip in part if chosen == "all" or is_settled(clip) == (chosen == "settled")]
+    ledgers = {} if chosen == "settled" else {f"shards/{SHARD_OF[clip]}/ledger.json": clip for clip in part}
+    return [*ledgers, *(f"videos/{clip}.json" for clip in clips)]
+
+
+def planned_part():
+    """All clips, shard by shard; of a large manifest, the part that this process plans: `part` is 'number/parts'."""
+    clips = [row.clip for rows in SHARDS.values() for row in rows]
+    number, parts = map(int, config.get("part", "0/1").split("/"))
+    return clips[number * len(clips) // parts : (number + 1) * len(clips) // parts]
 
 
 def shard_files(wildcards):
