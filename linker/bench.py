@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderTiny
 from torch.utils.flop_counter import FlopCounterMode
 
+from linker import bench_workflow
 from linker.config import GenerateSettings
 from linker.errors import SettingsError
 from linker.generate import PRESETS, Engine, load_engine
@@ -127,7 +128,10 @@ def flops() -> Figures:
     return {"step_guided_tflop": round(single + unguided, 2), "frame_draft_tflop": round(draft, 3)}
 
 
-BENCHMARKS: dict[str, Callable[[], Figures]] = {"frames": frames, "caches": caches, "flops": flops}
+BENCHMARKS: dict[str, Callable[[], Figures]] = {
+    **{"frames": frames, "caches": caches, "flops": flops},
+    **{"overhead": bench_workflow.overhead, "launch": bench_workflow.launch},
+}
 
 
 def main(names: list[str], target: Path | None) -> None:

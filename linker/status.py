@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from linker.heartbeat import is_dead_here, read_workers
+from linker.leases import PROGRESS
 from linker.records import Fault, Manifest, Row, read_json
 
 STATES = ("done", "refused", "failed", "waiting", "faulty")
@@ -27,6 +29,10 @@ class RowState:
     kind: str = ""
     reason: str = ""
     video: str = ""  # relative to the results folder
+    worker: str = ""  # who makes or made the row: 'job 12_3 on n7'
+    windows: str = ""  # of a row that is being made: '3 of 7'
+    gpu_s: float = 0.0  # what generating it has taken so far, its share where rows share a worker
+    left_s: float | None = None  # until it is generated, once its pace is known
 
     def __str__(self) -> str:
         name = self.clip or f"line {self.line}"
@@ -41,8 +47,39 @@ def read_states(results: Path, manifest: Manifest) -> list[RowState]:
     ledger, shards = read_ledgers(results), _read_listings(results)
     side = cache(_sidecar)  # portraits and audios are shared by many rows
     states = [_row_state(results, row, ledger, shards, side) for row in manifest.rows]
+    makers = read_makers(results)
+    states = [_with_maker(state, ledger.get(state.clip), makers.get(state.clip)) for state in states]
     faulty = _faulty(manifest.faults, {row.clip for row in manifest.rows})
     return sorted([*states, *faulty], key=lambda state: state.line)
+
+
+def read_makers(results: Path) -> dict[str, dict[str, Any]]:
+    """What is known of each row that is being made: {worker, windows, of, seconds}, from signs of life and leases."""
+    found: dict[str, dict[str, Any]] = {}
+    for folder in results.glob("shards/*/workers"):
+        for name, sign in read_workers(folder).items():
+            if is_dead_here(sign):
+                continue
+            for clip in sign["rows"]:
+                progress = _sidecar(folder.parent / "rows" / clip / name / PROGRESS) or {}
+                found[clip] = {**progress, "worker": _told_worker(sign)}
+    return found
+
+
+def _told_worker(sign: dict[str, Any]) -> str:
+    """'job 12_3 on n7', 'this run on n7'."""
+    job = f"job {sign['job']}" if sign.get("job") else "this run"
+    return f"{job} on {sign['node']}" if sign.get("node") else ""
+
+
+def _with_maker(state: RowState, entry: dict[str, Any] | None, maker: dict[str, Any] | None) -> RowState:
+    """The state with who makes or made the row, how far it is, and what it took."""
+    if state.state == "waiting" and state.where == "generate" and maker:
+        windows, of, seconds = maker.get("windows", 0), maker.get("of", 0), maker.get("seconds", 0.0)
+        left = round(seconds / windows * (of - windows), 1) if windows else None
+        told = f"{windows} of {of}" if of else ""
+        return replace(state, worker=maker["worker"], windows=told, gpu_s=seconds, left_s=left)
+    return replace(state, worker=_told_worker(entry), gpu_s=entry.get("seconds", 0.0)) if entry else state
 
 
 def read_ledgers(results: Path) -> dict[str, dict[str, Any]]:
@@ -50,6 +87,10 @@ def read_ledgers(results: Path) -> dict[str, dict[str, Any]]:
     entries: dict[str, dict[str, Any]] = {}
     for path in sorted(results.glob("shards/*/ledger.json"), key=_modified):
         entries.update((_sidecar(path) or {}).get("rows", {}))
+    for shard in {path.parent for path in results.glob("shards/*/workers")}:  # newer than what was gathered
+        entries.update(
+            {path.parent.name: found for path in shard.glob("rows/*/entry.json") if (found := _sidecar(path))}
+        )
     return entries
 
 
@@ -152,10 +193,34 @@ def table(states: list[RowState]) -> str:
     names = [state.clip or f"line {state.line}" for state in states]
     width = max((len(name) for name in names), default=4)
     lines = [
-        f"{name:<{width}}  {state.state:<8} {state.where:<20} {state.reason or state.video}".rstrip()
+        f"{name:<{width}}  {_shown(state):<8} {state.where:<20} {_details(state)}".rstrip()
         for name, state in zip(names, states, strict=True)
     ]
-    return "\n".join([*lines, "", counts(states)])
+    return "\n".join([*lines, "", counts(states) + _sums(states)])
+
+
+def _shown(state: RowState) -> str:
+    return "running" if state.windows or (state.state == "waiting" and state.worker) else state.state
+
+
+def _details(state: RowState) -> str:
+    """'3 of 7 windows, 12 s so far, 16 s left, job 12_3 on n7'; why a row is refused; where its video is."""
+    told = [f"{state.windows} windows"] if state.windows else []
+    told += [f"{state.gpu_s:.0f} s so far"] if state.windows else [f"{state.gpu_s:.0f} s"] if state.gpu_s else []
+    told += [f"{state.left_s:.0f} s left"] if state.left_s else []
+    words = [state.reason or state.video, ", ".join([*told, state.worker] if state.worker else told)]
+    return "  ".join(word for word in words if word)
+
+
+def _sums(states: list[RowState]) -> str:
+    """What generating took so far, and how long the rest would take one worker at the pace of those that are done."""
+    known = [state.gpu_s for state in states if state.gpu_s and state.state == "done"]
+    left = [state.left_s for state in states if state.state == "waiting"]
+    told = f"; generated in {sum(state.gpu_s for state in states):.0f} s of workers" if known else ""
+    if known and left:
+        rest = sum(one if one is not None else sum(known) / len(known) for one in left)
+        told += f", about {rest:.0f} s left"
+    return told
 
 
 def counts(states: list[RowState]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from linker.heartbeat import beating
 from linker.manifest import read_manifest
 from linker.records import Manifest, Refusal, Row, write_json
 from linker.status import RowState, counts, read_states, table
@@ -103,3 +104,34 @@ def test_forget_deletes_what_refuses_a_row_and_nothing_else(tmp_path: Path, mani
     assert (tmp_path / "audio" / row.audio_id / "loudness.json").exists()
     assert [path.parent.name for path in tmp_path.glob("shards/*/rows/*/*.json")] == ["b", "b"]
     assert not (tmp_path / "shards" / "s000.json").exists()
+
+
+def test_a_row_that_is_being_made_tells_by_whom_and_how_far(
+    tmp_path: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From signs of life and leases alone; a row that is done tells what it took; a dead worker makes nothing."""
+    for row in manifest.rows:
+        prepared(tmp_path, row)
+    shard = tmp_path / "shards" / "s000"
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    with beating(shard / "workers", lambda: ["a"]) as worker:
+        write_json(shard / "rows" / "a" / worker / "progress.json", {"windows": 3, "of": 7, "seconds": 12.0})
+        write_json(
+            shard / "rows" / "b" / "entry.json",
+            {"refusal": None, "video": "shards/s000/b.mkv", "seconds": 20.0, "job": "12_0", "node": "n1"},
+        )
+        found = states(tmp_path, manifest)
+        assert (found["a"].worker, found["a"].windows, found["a"].gpu_s, found["a"].left_s) == (
+            "job 12_3 on n7", "3 of 7", 12.0, 16.0,
+        )  # fmt: skip
+        assert (found["b"].where, found["b"].worker, found["b"].gpu_s) == ("collect", "job 12_0 on n1", 20.0)
+        line = table(list(found.values())).splitlines()[0]
+        assert line.split(maxsplit=3)[1:] == [
+            "running",
+            "generate",
+            "3 of 7 windows, 12 s so far, 16 s left, job 12_3 on n7",
+        ]
+    assert states(tmp_path, manifest)["a"].worker == ""
