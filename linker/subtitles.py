@@ -70,5 +70,7 @@ def transcribe(driver: Path, weights: str, language: str) -> list[Cue]:
     model = load_whisper(weights)
     samples, _ = read_audio(driver)
     spoken = language.split("-")[0].lower()
-    heard = model.transcribe(samples, language=None if spoken == "und" else spoken, verbose=None)
+    known = None if spoken == "und" else spoken
+    # At temperature 0 whisper draws nothing at random: the same sound gives the same words.
+    heard = model.transcribe(samples, language=known, temperature=0.0, fp16=model.device.type == "cuda", verbose=None)
     return apart([(float(part["start"]), float(part["end"]), part["text"].strip()) for part in heard["segments"]])
