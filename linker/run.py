@@ -95,7 +95,8 @@ def run_workflow(todo: Order) -> int:
 def _forget_lost_videos(folder: Path) -> None:
     """Snakemake knows a deliverable by its sidecar; one whose video was deleted is to be made again."""
     for sidecar in folder.glob("*.json"):
-        if not sidecar.with_suffix(".mp4").exists() and not read_json(sidecar).get("refusal"):
+        told = read_json(sidecar)
+        if not told.get("refusal") and not sidecar.with_name(told.get("video", f"{sidecar.stem}.mp4")).exists():
             sidecar.unlink()
 
 

@@ -178,10 +178,10 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Compare deliverables and their inputs with what was recorded when they were made."""
+    """Compare deliverables and their inputs with what was recorded when they were made; make one again and compare."""
     from linker.verify import verify_folder
 
-    return verify_folder(options.folder)
+    return verify_folder(options.folder, options.clip)
 
 
 def _order(options: argparse.Namespace) -> Order:
@@ -251,6 +251,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="a results folder")
+    parser.add_argument("--clip", default="", help="the clip that is made again (the shortest)")
 
 
 VERBS: dict[str, tuple[Arguments, Verb]] = {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -10,19 +12,27 @@ from typing import Any
 
 import yaml
 
+from linker.config import REGIONS, LaunchSettings
 from linker.errors import EnvironmentError, LinkerError
+from linker.layers import settings_of
 from linker.manifest import read_manifest
 from linker.media import Undecodable, frame_md5, pcm_md5
 from linker.records import Row, read_json, sha256_file
+from linker.run import Order, run_workflow
+
+MAKING = ("weights", "dtype", "seed", "sampling")  # of a sidecar's "generation": what decides frames
 
 
-def verify_folder(results: Path) -> int:
-    """Print one line for each thing that differs; 0 when nothing does, 4 otherwise. Raises EnvironmentError."""
+def verify_folder(results: Path, clip: str = "") -> int:
+    """Compare every deliverable with its sidecar, and make one again: `clip`, or the shortest. Prints one line for each
+    thing that differs; 0 when nothing does, 4 otherwise. Raises EnvironmentError."""
     sidecars = sorted(results.glob("videos/*.json"))
     if not sidecars:
         raise EnvironmentError(f"{results}: found no videos/*.json; give a results folder with deliverables")
     rows = _rows(results)
     faults = {path.stem: list(_faults(path, rows.get(path.stem))) for path in sidecars}
+    if again := _chosen(sidecars, clip, {name for name, found in faults.items() if not found} & rows.keys()):
+        faults[again.stem] += _remade_faults(results, again, rows[again.stem])
     for clip, found in faults.items():
         for fault in found:
             print(f"{clip}: {fault}")
@@ -51,6 +61,50 @@ def _faults(sidecar: Path, row: Row | None) -> Iterator[str]:
         found, wanted = _sha256(path), recorded["inputs"][name]["sha256"]
         if found != wanted:
             yield f"{name} {path}: SHA-256 {found or 'missing'}, recorded {wanted}"
+
+
+def _chosen(sidecars: list[Path], clip: str, good: set[str]) -> Path | None:
+    """The clip that is made again: the named one, else the shortest of the good ones. Raises EnvironmentError."""
+    if clip and clip not in good:
+        raise EnvironmentError(f"--clip {clip}: no undamaged deliverable of that name, whose row is known, is there")
+    found = [path for path in sidecars if path.stem in ({clip} if clip else good)]
+    return min(found, key=lambda path: (read_json(path).get("frames", 0), path.stem), default=None)
+
+
+def _remade_faults(results: Path, sidecar: Path, row: Row) -> Iterator[str]:
+    """How a clip differs that is made once more from its row and the recorded settings, in a folder of its own."""
+    print(f"{row.clip}: made again to compare", file=sys.stderr)
+    recorded = yaml.safe_load((results / "settings.yaml").read_text(encoding="utf-8"))
+    settings = settings_of(recorded, str(results / "settings.yaml"))
+    here = settings.model_copy(update={"launch": LaunchSettings(cluster="debug")})
+    with tempfile.TemporaryDirectory(prefix="linker-verify-") as folder:
+        manifest, target = Path(folder, "row.jsonl"), Path(folder, "results")
+        manifest.write_text(json.dumps(_fields(row)) + "\n", encoding="utf-8")
+        code, made = run_workflow(Order(manifest, target, here)), target / "videos" / sidecar.name
+        if code or not made.is_file():
+            yield "could not be made again; what was said above tells why"
+            return
+        wanted, found = read_json(sidecar), read_json(made)
+    for name in ("frame_md5", "pcm_md5"):
+        if found[name] != wanted[name]:
+            yield f"made again: {name} {found[name]}, recorded {wanted[name]}{_reasons(wanted, found)}"
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    """A row as a line of a manifest."""
+    told: dict[str, Any] = {"clip": row.clip, "portrait": str(row.portrait), "audio": str(row.audio), "seed": row.seed}
+    told |= {f"scale_{region}": value for region, value in zip(REGIONS, row.scales, strict=True)}
+    told |= {f"range_{region}": value for region, value in zip(REGIONS, row.ranges, strict=True)}
+    names = ("language", "face", "preset", "title", "consent_ref", "licence_ref")
+    return told | {name: getattr(row, name) for name in names}
+
+
+def _reasons(wanted: dict[str, Any], found: dict[str, Any]) -> str:
+    """What else differs between the two makings, and may be why."""
+    pairs = [(f"generation.{key}", wanted["generation"].get(key), found["generation"].get(key)) for key in MAKING]
+    pairs += [(key, value, found["versions"].get(key)) for key, value in wanted["versions"].items()]
+    told = [f"{name} was {old}, is {new}" for name, old, new in pairs if old != new]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _video_faults(video: Path, recorded: dict[str, Any]) -> Iterator[str]:

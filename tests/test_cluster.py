@@ -121,6 +121,34 @@ def test_rows_are_pulled_by_all_workers_and_the_job_says_so(shard: Shard) -> Non
     assert "submitted slurm job" in told
 
 
+def test_24_rows_over_3_workers_are_the_frames_of_a_local_run(cluster: Cluster, tmp_path: Path) -> None:
+    """The real model at tiny size, loaded by three workers on two nodes, and by this process."""
+    from test_generate import Folder
+    from tiny import write_tiny
+
+    from linker.generate import generate
+
+    weights = write_tiny(tmp_path / "weights")
+    settings = GenerateSettings(weights=str(weights), preset="draft", dtype="float32")
+    folders = [Folder(tmp_path / name) for name in ("cluster", "local")]
+    for folder in folders:
+        folder.rows(*({"clip": f"r{number:02}", "seed": number} for number in range(24)))
+    words = ["generate", "--shard", "shards/s000.json", "--ledger", "shards/s000/ledger.json"]
+    env = {**cluster.environment(), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env["LINKER_LAUNCH"] = token(LaunchSettings(workers=3, **WORKER))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "linker.cli", *words, "--settings", token(settings)],
+        cwd=folders[0].root, env=env, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    generate(shard=folders[1].listing, ledger=folders[1].ledger, settings=settings)
+    made, local = (read_json(folder.ledger)["rows"] for folder in folders)
+    assert made.keys() == local.keys()
+    assert {entry["node"] for entry in made.values()} == set(NODES)
+    for clip in made:
+        assert folders[0].digest(made[clip]) == folders[1].digest(local[clip])
+
+
 def test_no_job_is_submitted_where_nothing_is_left(shard: Shard) -> None:
     shard.rows(2, r01={"crop": "bad"})
     write_json(shard.results / "bad", {"refusal": {"kind": "no_face", "reason": "found no face", "step": "crop_face"}})

@@ -1,0 +1,203 @@
+"""Rows under leases: one worker a row, in order; who lost a row cannot publish it; what a failed start counts for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from linker import leases
+from linker.config import GenerateSettings
+from linker.leases import LeaseLost
+from linker.records import read_json, write_json
+from linker.rows import Lease, Queue, WorkerBroken, opened
+
+
+@pytest.fixture
+def queue_of(tmp_path: Path) -> Callable[[str], Queue]:
+    """Workers by name on a shard of four rows."""
+    for name in ("face", "masks", "driver"):
+        (tmp_path / name).write_text(name)
+    for name in ("crop", "loudness"):
+        write_json(tmp_path / name, {"refusal": None, "duration_s": 1.0})
+    files = {name: name for name in ("face", "masks", "driver", "crop", "loudness")}
+    row = {**files, "scales": [1, 1, 1], "ranges": [1, 1, 1], "preset": "draft"}
+    rows = [{"clip": clip, "seed": number, **row} for number, clip in enumerate("abcd")]
+    write_json(tmp_path / "shards" / "s000.json", {"rows": rows})
+
+    def queue(name: str) -> Queue:
+        made = Queue(tmp_path / "shards/s000.json", tmp_path / "shards/s000/ledger.json", GenerateSettings())
+        made.worker = name
+        return made
+
+    return queue
+
+
+def publish(lease: Lease) -> None:
+    (lease.folder / "clip.mkv").write_text(f"made by {lease.queue.worker}")
+    video = str(lease.video.relative_to(lease.video.parents[2]))
+    lease.publish({"state": "done", "refusal": None, "video": video}, lease.folder / "clip.mkv")
+
+
+def claimed(queue: Queue) -> Lease:
+    lease = queue.claim()
+    assert lease
+    return lease
+
+
+def test_rows_are_pulled_in_order_by_whoever_comes(queue_of: Callable[[str], Queue]) -> None:
+    one, two = queue_of("one"), queue_of("two")
+    assert [claimed(queue).clip for queue in (one, two, one)] == ["a", "b", "c"]
+    publish(one.held["c"])
+    assert claimed(two).clip == "d"
+    assert two.claim() is None
+    assert one.left() == ["a", "b", "d"]
+    assert list(read_json(one.ledger)["rows"]) == ["c"]
+
+
+def test_of_many_who_try_one_gets_the_row(tmp_path: Path) -> None:
+    """First on rows that were never begun, then on rows that were given back."""
+    for home in [tmp_path / str(number) for number in range(40)]:
+        for _ in range(2):
+            won: list[str] = []
+            barrier = threading.Barrier(8)
+
+            def attempt(
+                name: str, home: Path = home, won: list[str] = won, barrier: threading.Barrier = barrier
+            ) -> None:
+                barrier.wait()
+                if leases.take(home, name):
+                    won.append(name)
+
+            threads = [threading.Thread(target=attempt, args=(f"w{number}",)) for number in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(won) == 1
+            assert leases.holders(home) == won
+            assert leases.set_free(home, won[0])
+
+
+def test_who_lost_a_row_cannot_publish_it_nor_disturb_its_successor(queue_of: Callable[[str], Queue]) -> None:
+    dead, heir, head = queue_of("dead"), queue_of("heir"), queue_of("run")
+    lost = claimed(dead)
+    kept = lost.stamped("x")
+    kept.mkdir()
+    (kept / "0").write_text("window 0")
+    assert head.free("dead", "its node is gone") == ["a"]
+    lease = claimed(heir)
+    assert (lease.stamped("x") / "0").read_text() == "window 0"
+    kept.mkdir(parents=True)  # the old process lives on and writes where its lease was
+    (kept / "1").write_text("a window of the dead")
+    for action in (lambda: lost.progress(2, 3), lambda: publish(lost)):
+        with pytest.raises(LeaseLost):
+            action()
+    publish(lease)
+    assert lease.video.read_text() == "made by heir"
+    with pytest.raises(LeaseLost):
+        publish(lost)
+    assert lease.video.read_text() == "made by heir"
+    assert head.entry("a")
+
+
+def test_a_row_that_is_begun_in_vain_is_made_alone_and_then_refused(queue_of: Callable[[str], Queue]) -> None:
+    head = queue_of("run")
+    for number in range(3):
+        worker = queue_of(f"w{number}")
+        lease = claimed(worker)
+        assert (lease.clip, lease.alone) == ("a", number > 0)
+        assert (worker.claim() is None) == lease.alone
+        head.free(worker.worker, "its worker died: FAILED")
+    lease = claimed(queue_of("next"))
+    assert (lease.clip, lease.alone) == ("b", True)  # the first worker held it, too
+    refusal = head.entry("a")["refusal"]  # type: ignore[index]
+    assert refusal == {"kind": "crashed", "reason": "its worker died: FAILED (3 starts in vain)", "step": "generate"}
+
+
+def test_a_row_that_gets_on_is_begun_without_end(queue_of: Callable[[str], Queue]) -> None:
+    head = queue_of("run")
+    for number in range(9):
+        worker = queue_of(f"w{number}")
+        lease = claimed(worker)
+        assert lease.clip == "a"
+        lease.progress(number + 1, 10)
+        head.free(worker.worker, "its worker died")
+    assert not head.entry("a")
+
+
+def test_ends_that_are_no_rows_fault_do_not_count(queue_of: Callable[[str], Queue]) -> None:
+    head = queue_of("run")
+    for number in range(9):
+        worker = queue_of(f"w{number}")
+        assert not claimed(worker).alone
+        head.free(worker.worker, "its node is gone", counted=False)
+    assert not head.entry("a")
+
+
+def test_out_of_memory_halves_what_is_made_together_and_refuses_what_does_not_fit_alone(
+    queue_of: Callable[[str], Queue],
+) -> None:
+    worker = queue_of("w")
+    together = [claimed(worker) for _ in range(4)]
+    with together[0].attempt():
+        raise MemoryError("CUDA out of memory")
+    assert not worker.held
+    assert [claimed(worker).clip for _ in range(2)] == ["a", "b"]
+    assert worker.claim() is None
+    with worker.held["a"].attempt():
+        raise MemoryError
+    lease = claimed(worker)
+    assert worker.claim() is None
+    with lease.attempt():
+        raise MemoryError
+    assert worker.entry("a")["refusal"]["kind"] == "out_of_memory"  # type: ignore[index]
+    assert claimed(worker).clip == "b"
+
+
+def test_an_input_that_changes_meanwhile_is_noticed(queue_of: Callable[[str], Queue], tmp_path: Path) -> None:
+    worker = queue_of("w")
+    lease = claimed(worker)
+    (tmp_path / "face").write_text("another face")
+    publish(lease)
+    assert not worker.entry("a")
+    again = claimed(worker)
+    assert (again.clip, again.key == lease.key) == ("a", False)
+    publish(again)
+    assert worker.entry("a")
+
+
+def test_what_was_begun_by_other_code_never_mixes_in(queue_of: Callable[[str], Queue]) -> None:
+    worker = queue_of("w")
+    lease = claimed(worker)
+    old = lease.stamped("old code")
+    old.mkdir()
+    (old / "0").write_text("window 0")
+    lease.progress(1, 3)
+    new = lease.stamped("new code")
+    assert not new.exists()
+    assert not old.exists()
+
+
+def test_a_cuda_error_ends_the_worker_and_gives_its_rows_back(queue_of: Callable[[str], Queue], tmp_path: Path) -> None:
+    shard, ledger = tmp_path / "shards/s000.json", tmp_path / "shards/s000/ledger.json"
+    queue_of("x")
+
+    def work() -> None:
+        with opened(shard, ledger, GenerateSettings()) as queue:
+            lease = claimed(queue)
+            with lease.attempt():
+                raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(WorkerBroken, match="device-side assert"):
+        work()
+    assert claimed(queue_of("next")).alone
+    assert not list((tmp_path / "shards/s000/workers").glob("*.json"))
+
+
+def test_nothing_is_begun_while_a_run_is_ending(queue_of: Callable[[str], Queue], tmp_path: Path) -> None:
+    (tmp_path / ".linker").mkdir()
+    (tmp_path / ".linker" / "drain").touch()
+    assert queue_of("w").claim() is None
