@@ -94,12 +94,16 @@ def test_an_id_is_taken_exactly_when_it_matches(write_manifest: Write, clip: str
 
 def test_a_row_is_read_in_full(write_manifest: Write, tmp_path: Path) -> None:
     header = ",".join(COLUMNS)
-    line = 'a,p.png,a.wav,zh-Hans,7,0,1.5,3,0.1,1,4,"1,2,30,40",draft,"Hello, you",c1,l1,true'
+    line = 'a,p.png,a.wav,zh-Hans,7,0,1.5,3,0.1,1,4,"1,2,30,40",draft,p.png,"Hello, you",c1,l1,true'
     (row,) = read_manifest(write_manifest(f"{header}\n{line}\n")).rows
     assert (row.clip, row.line, row.language, row.seed, row.face) == ("a", 2, "zh-Hans", 7, "1,2,30,40")
     assert (row.portrait, row.audio) == (tmp_path / "p.png", tmp_path / "a.wav")
     assert (row.scales, row.ranges) == ((0, 1.5, 3), (0.1, 1, 4))
     assert (row.preset, row.title, row.consent_ref, row.licence_ref) == ("draft", "Hello, you", "c1", "l1")
+    assert row.subtitles == tmp_path / "p.png"
+    assert read_manifest(write_manifest("clip,portrait,audio,subtitles\na,p.png,a.wav,\n")).rows[0].subtitles is None
+    (fault,) = read_manifest(write_manifest("clip,portrait,audio,subtitles\na,p.png,a.wav,no.srt\n")).faults
+    assert fault.column == "subtitles"
 
 
 def test_all_formats_say_the_same(write_manifest: Write) -> None:
