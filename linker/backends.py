@@ -57,25 +57,52 @@ def whisper_folder() -> Path:
     return Path(os.environ.get("LINKER_WHISPER_DIR") or Path(cache) / "whisper")
 
 
-def load_codec(folder: Path) -> Any:
-    """The image codec of a checkpoint: a diffusers folder whose config names its class; safetensors only."""
+def load_codec(folder: Path, channels: int | None = None) -> Any:
+    """The image codec of a checkpoint: a diffusers folder whose config names its class; safetensors only.
+
+    Raises EnvironmentError where it is not whole, or its latents have not the `channels` that the nets need.
+    """
     import diffusers
 
     config = _config_of(folder, "the checkpoint's image codec (diffusers)")
     name = str(config.get("_class_name", ""))
     if name not in CODECS:
         raise EnvironmentError(f"{folder}: found class {name!r}, needed one of {', '.join(CODECS)}")
-    return _loaded(getattr(diffusers, name), folder).eval()
+    return _of_width(_loaded(getattr(diffusers, name), folder), folder, "latent_channels", channels)
 
 
-def load_speech_encoder(folder: Path) -> Any:
-    """The speech encoder of a checkpoint: a transformers Wav2Vec2 folder; safetensors only."""
+def load_tiny_decoder(folder: Path, channels: int) -> Any:
+    """The small decoder that a checkpoint may have beside its codec: a diffusers AutoencoderTiny.
+
+    Raises EnvironmentError where there is none, or it was made for other latents.
+    """
+    from diffusers import AutoencoderTiny
+
+    get = "give one to `python3 -m linker weights init base ... tiny=FOLDER`, or --set generate.decoder=codec"
+    if not folder.is_dir():
+        needed = f"an AutoencoderTiny for latents of {channels} channels"
+        raise EnvironmentError(f"decoder 'tiny': found no folder {folder}, needed {needed}; {get}")
+    name = _config_of(folder, "the checkpoint's tiny decoder (diffusers)").get("_class_name")
+    if name != "AutoencoderTiny":
+        raise EnvironmentError(f"{folder}: found class {name!r}, needed AutoencoderTiny; {get}")
+    return _of_width(_loaded(AutoencoderTiny, folder), folder, "latent_channels", channels)
+
+
+def load_speech_encoder(folder: Path, width: int | None = None) -> Any:
+    """The speech encoder of a checkpoint: a transformers Wav2Vec2 folder; safetensors only.
+
+    Raises EnvironmentError where it is not whole, is not built as XLS-R is (norms that look at one time alone), or its
+    states have not the `width` that the audio projector needs.
+    """
     from transformers import Wav2Vec2Model
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    _config_of(folder, "the checkpoint's speech encoder (transformers)")
-    return _loaded(Wav2Vec2Model, folder).eval()
+    config = _config_of(folder, "the checkpoint's speech encoder (transformers)")
+    if config.get("feat_extract_norm") != "layer" or not config.get("do_stable_layer_norm"):
+        found = f"feat_extract_norm {config.get('feat_extract_norm')!r}"
+        raise EnvironmentError(f"{folder}: found {found}, needed 'layer' and do_stable_layer_norm, as XLS-R has them")
+    return _of_width(_loaded(Wav2Vec2Model, folder), folder, "hidden_size", width)
 
 
 def _config_of(folder: Path, what: str) -> dict[str, Any]:
@@ -87,7 +114,26 @@ def _config_of(folder: Path, what: str) -> dict[str, Any]:
 
 
 def _loaded(kind: Any, folder: Path) -> Any:
+    """A network with every weight of its own and no other, all of them numbers."""
+    import torch
+    from safetensors import SafetensorError
+
     try:
-        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        net, told = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise EnvironmentError(f"{folder}: does not load as {kind.__name__} ({str(error).splitlines()[0]})") from None
+    odd = sorted(str(name) for kinds in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in told[kinds])
+    if odd:
+        where = odd[0] if len(odd) == 1 else f"{odd[0]} and {len(odd) - 1} more"
+        raise EnvironmentError(f"{folder}: another architecture than in its config.json: {where} missing or unknown")
+    for name, value in net.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise EnvironmentError(f"{folder}: {name} holds NaN or infinity")
+    return net.eval()
+
+
+def _of_width(net: Any, folder: Path, key: str, width: int | None) -> Any:
+    found = getattr(net.config, key)
+    if width is not None and found != width:
+        raise EnvironmentError(f"{folder}: {key} is {found}, the checkpoint's nets need {width}")
+    return net

@@ -54,6 +54,7 @@ def main(words: list[str] | None = None) -> int:
     """Run one verb or step; the exit code."""
     words = sys.argv[1:] if words is None else words
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin while they wait starve a shared machine
     try:
         if words and words[0] in STEPS:
             return _run_step(words[0], words[1:])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,11 +19,6 @@ SAMPLE_RATE_HZ = 16_000  # what the speech encoder hears
 FACE_PX = 512  # side of the square portrait crop
 EYES_Y, MOUTH_Y = 0.4375, 0.672  # where crops have their eyes and mouth, in training and at work, shares of the side
 REGIONS = ("head", "mouth", "eyes")  # the order of every per-region tensor
-PRESETS = {  # steps, guidance scale: what they cost is in README
-    "quality": (4, 1.0),
-    "balanced": (2, 1.0),
-    "draft": (1, 1.0),
-}
 PACKAGE_DIR = Path(__file__).resolve().parent
 ROOT_DIR = PACKAGE_DIR.parent
 MINI_DIR = ROOT_DIR / "workflow" / "resources" / "mini"
@@ -33,6 +28,29 @@ class Group(BaseModel):
     """A closed, frozen group of settings: a misspelt name is an error, never ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Preset(NamedTuple):
+    """A bundle of generation's settings; README says what each costs."""
+
+    steps: int
+    guidance_scale: float
+    sampler: str
+    decoder: str
+
+
+PRESETS = {  # by the size of the model: "base", or any other
+    "mini": {
+        "quality": Preset(4, 1.0, "ddim", "codec"),
+        "balanced": Preset(2, 1.0, "ddim", "codec"),
+        "draft": Preset(1, 1.0, "ddim", "codec"),
+    },
+    "base": {
+        "quality": Preset(25, 3.5, "ddim", "codec"),
+        "balanced": Preset(12, 3.5, "unipc", "codec"),
+        "draft": Preset(4, 1.0, "ddim", "tiny"),
+    },
+}
 
 
 class LimitSettings(Group):
@@ -86,13 +104,25 @@ class GenerateSettings(Group):
     guidance_scale: float | None = Field(
         None, ge=1, le=20, description="classifier-free guidance; empty = the preset's"
     )
-    sampler: Literal["ddim", "unipc", "lcm", "tcd"] = Field("ddim", description="diffusers scheduler")
+    sampler: Literal["ddim", "unipc", "lcm", "tcd"] | None = Field(
+        None, description="diffusers scheduler; empty = the preset's"
+    )
+    decoder: Literal["codec", "tiny"] | None = Field(
+        None,
+        description="codec = the checkpoint's own (KL at base size), tiny = AutoencoderTiny; empty = the preset's",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto = bfloat16 where the processor has it"
+        "auto", description="auto = bfloat16 where the processor or GPU has it"
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of rows that name none")
     background_strength: float = Field(
         1.0, ge=0, le=1, description="section 3.2: 1 = off, 0 = background frozen to the portrait's"
+    )
+    rows_together: int | None = Field(
+        None, ge=1, le=64, description="rows of a shard denoised side by side; empty = 4 on a GPU, else 1"
+    )
+    compile: bool = Field(
+        False, description="torch.compile the denoising net: minutes at first, then kept; needs a C++ compiler"
     )
     shards: int = Field(
         1, ge=1, le=1000, description="groups of rows; each loads the model once and is one worker's work"

@@ -1,4 +1,4 @@
-"""generate: the gated diffusion model, loaded once, makes the clips of a shard's rows one after the other.
+"""generate: the gated diffusion model, loaded once, makes the clips of a shard's rows, several side by side.
 
 Every window is kept as soon as it exists, in the row's lease (rows.py), under a key of everything that decides the
 row's frames: a killed row goes on at the window where it stopped, a row that is done is skipped, and changed inputs
@@ -7,199 +7,155 @@ never mix with old windows.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from linker.backends import load_codec, load_speech_encoder
-from linker.config import FPS, PACKAGE_DIR, PRESETS, GenerateSettings, weights_folder
-from linker.media import lossless_writer, read_audio
-from linker.model.audio_context import encode_speech, pad_context
-from linker.model.codec import decode_frames, encode_frames
-from linker.model.lingualinker import LinguaLinker, weights_hash
-from linker.model.masks import background_of, ranged_masks
-from linker.model.sample import ClipConditions, Sampling, sample_clip, window_count
-from linker.records import atomic, read_json, sha256_file
-from linker.rows import Lease, opened
-
-
-@dataclass(frozen=True)
-class Engine:
-    """The networks and where they run; loaded once a worker."""
-
-    model: LinguaLinker
-    codec: torch.nn.Module
-    speech: torch.nn.Module
-    digest: str
-    device: torch.device
-    dtype: torch.dtype
-
-    def autocast(self) -> torch.autocast:
-        """Mixed precision as in training; off in float32."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+from linker.clip import Clip, Unreadable, Workshop
+from linker.config import GenerateSettings
+from linker.engine import Engine, Recipe, load_engine
+from linker.model.sample import ClipConditions, Windows, sample_windows
+from linker.rows import Lease, Queue, opened
+from linker.writing import Writing
 
 
 def generate(shard: Path, ledger: Path, settings: GenerateSettings) -> None:
     """Make the rows of the `shard` listing that no other worker has; `ledger` tells what became of them."""
-    engine: Engine | None = None
+    recipe = Recipe.of(settings)
     with opened(shard, ledger, settings) as queue:
-        while lease := queue.claim():
+        queue.limit = recipe.rows
+        if lease := queue.claim():
+            engine = load_engine(settings, tiny=recipe.needs_tiny(queue.rows.values()))
+            with Writing(engine) as writing:
+                Worker(engine, queue, writing, lease).work()
+
+
+class Worker:
+    """Denoises rows together, as many as the queue allows: when one ends, the next takes its seat. The batch keeps its
+    size to the end, so that a row's bits do not depend on how many others there are."""
+
+    def __init__(self, engine: Engine, queue: Queue, writing: Writing, first: Lease) -> None:
+        self.engine, self.queue, self.writing = engine, queue, writing
+        self.workshop, self.batch = Workshop(engine, queue.root, queue.folder), Batch(engine)
+        self.seats: list[Clip | None] = []
+        self.next: Lease | None = first
+        self.closing: dict[Clip, Future[None]] = {}
+
+    def work(self) -> None:
+        """Until no row is left for this worker."""
+        while True:
+            if not any(self.seats):  # the queue halves its limit when memory runs out
+                self.seats = [None] * self.queue.limit
+            self.seats = [clip or self.begin_next() for clip in self.seats]
+            if any(self.seats):
+                self.denoise()
+            elif self.closing:
+                wait(self.closing.values(), return_when=FIRST_COMPLETED)
+            else:
+                return
+            self.publish_finished()
+            self.leave_lost()
+
+    def begin_next(self) -> Clip | None:
+        """The next row that can be begun now; rows that cannot be are refused alone."""
+        while lease := self.next or self.queue.claim():
+            self.next = None
+            if not self.fits(lease):
+                self.next = lease
+                return None
+            clip: Clip | None = None
             with lease.attempt():
-                engine = engine or load_engine(settings)
-                make_row(engine, queue.root, lease, settings)
+                clip = self.begin(lease)
+            if clip and clip.is_unfinished:
+                return clip
+        return None
+
+    def fits(self, lease: Lease) -> bool:
+        """True for a row that can be denoised with those that are: by the same steps, guidance and sampler."""
+        recipe = self.engine.recipe
+        wanted = recipe.sampling(recipe.preset(lease.row["preset"]))
+        return all(clip.sampling == wanted for clip in self.seats if clip)
+
+    def begin(self, lease: Lease) -> Clip | None:
+        """The row as a clip, with the windows that it has on their way to its file."""
+        try:
+            clip = self.workshop.begin(lease, len(self.seats))
+        except Unreadable as error:
+            lease.refuse("unreadable", str(error))
+            return None
+        for window in range(clip.window):
+            self.writing.add(clip, window)
+        if not clip.is_unfinished:
+            self.closing[clip] = self.writing.close(clip)
+        return clip
+
+    def denoise(self) -> None:
+        """One window of every seated row. What goes wrong with all of them is each one's matter: they are given back,
+        and then made one by one."""
+        seated = [clip for clip in self.seats if clip]
+        try:
+            latents = self.batch.denoise(self.seats)
+        except Exception as error:
+            for clip in seated:
+                if self.holds(clip):  # the first one's failure may have given all of them back
+                    with clip.lease.attempt():
+                        raise error
+            return
+        for clip, window in zip(self.seats, latents, strict=True):
+            if clip:
+                with clip.lease.attempt():
+                    self.keep(clip, window[None])
+        self.seats = [clip if clip and clip.is_unfinished else None for clip in self.seats]
+
+    def keep(self, clip: Clip, latents_1FChw: Tensor) -> None:
+        """Store a window and hand it to the writer; refuse the row when it is no picture."""
+        if not torch.isfinite(latents_1FChw).all():
+            self.writing.drop(clip)
+            return clip.lease.refuse("not_finite", "the model's answer holds NaN or infinity")
+        window = clip.store(latents_1FChw)
+        clip.lease.progress(clip.window, clip.windows)
+        self.writing.add(clip, window)
+        if not clip.is_unfinished:
+            self.closing[clip] = self.writing.close(clip)
+
+    def publish_finished(self) -> None:
+        """Publish the rows whose files are whole."""
+        for clip in [clip for clip, answer in self.closing.items() if answer.done()]:
+            answer = self.closing.pop(clip)
+            with clip.lease.attempt():
+                clip.lease.check()
+                answer.result()
+                clip.lease.publish(clip.entry(), clip.video)
+
+    def leave_lost(self) -> None:
+        """Let go of rows that are no longer this worker's: given back, refused, or given to another."""
+        for clip in [clip for clip in self.seats if clip and not self.holds(clip)]:
+            self.writing.drop(clip)
+        self.seats = [clip if clip and self.holds(clip) else None for clip in self.seats]
+        if self.next and self.queue.held.get(self.next.clip) is not self.next:
+            self.next = None
+
+    def holds(self, clip: Clip) -> bool:
+        return self.queue.held.get(clip.lease.clip) is clip.lease
 
 
-def load_engine(settings: GenerateSettings) -> Engine:
-    """Load the checkpoint that `settings.weights` names. Raises EnvironmentError when it is missing or does not fit."""
-    folder = weights_folder(settings)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, codec = LinguaLinker.from_pretrained(folder), load_codec(folder / "codec")
-    speech = load_speech_encoder(folder / "speech")
-    for network in (model, codec, speech):
-        network.to(device).requires_grad_(False)
-    for network in (model.reference, model.denoising, codec):
-        network.to(memory_format=torch.channels_last)
-    return Engine(model, codec, speech, weights_hash(folder), device, resolve_dtype(settings.dtype, device))
+class Batch:
+    """Clips side by side; what they share from window to window is gathered again when one changes."""
 
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._seated: list[Clip] = []
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """'auto' is bfloat16 where the processor computes in it."""
-    if name != "auto":
-        return getattr(torch, name)
-    if device.type == "cuda":
-        return torch.bfloat16
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
-
-
-def sampling_of(row: dict[str, Any], settings: GenerateSettings) -> Sampling:
-    """The preset's steps and guidance unless the settings name their own."""
-    steps, guidance = PRESETS[row["preset"]]
-    return Sampling(
-        steps=settings.steps or steps,
-        guidance_scale=settings.guidance_scale or guidance,
-        sampler=settings.sampler,
-        background_strength=settings.background_strength,
-    )
-
-
-def make_row(engine: Engine, root: Path, lease: Lease, settings: GenerateSettings) -> None:
-    """Generate what is missing of a row, and publish it."""
-    row, sampling = lease.row, sampling_of(lease.row, settings)
-    frames = max(round(read_json(root / row["loudness"])["duration_s"] * FPS), 1)
-    video, made = lease.video, 0
-    if not video.is_file():
-        video = lease.folder / "clip.mkv"
-        with torch.inference_mode(), engine.autocast():
-            made = make_clip(engine, root, lease, sampling, frames, video)
-    entry = {
-        "state": "done",
-        "refusal": None,
-        "video": str(lease.video.relative_to(lease.video.parents[2])),
-        "frames": frames,
-        "windows_made": made,
-        "seed": row["seed"],
-        "weights": engine.digest,
-        "dtype": str(engine.dtype).removeprefix("torch."),
-        "sampling": vars(sampling),
-        "scales": row["scales"],
-        "ranges": row["ranges"],
-    }
-    lease.publish(entry, video)
-
-
-def stamp(engine: Engine) -> str:
-    """What else decides windows, to the bit: code, precision, device. Windows of two stamps never meet in a clip."""
-    return f"{code_hash()}.{str(engine.dtype).removeprefix('torch.')}.{engine.device.type}"
-
-
-@cache
-def code_hash() -> str:
-    """Eight hex digits of the code between a row and its frames, and of torch."""
-    paths = [Path(__file__), PACKAGE_DIR / "backends.py", *sorted((PACKAGE_DIR / "model").glob("*.py"))]
-    told = "".join(sha256_file(path) for path in paths) + torch.__version__
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
-
-
-def make_clip(engine: Engine, root: Path, lease: Lease, sampling: Sampling, frames: int, video: Path) -> int:
-    """Generate the windows that are missing in the lease, then decode them all into `video`; how many."""
-    row, windows = lease.row, lease.stamped(stamp(engine))
-    face = read_face(root / row["face"], engine.model.arch.sample_px)
-    portrait = engine.model.normalise(encode_frames(engine.codec, face))
-    clip = clip_conditions(engine, root, row, frames, portrait)
-    first, previous = resume_point(windows)
-    total, made = window_count(frames, engine.model.arch.window), 0
-    for window, latents in sample_clip(engine.model, clip, frames, row["seed"], sampling, first, previous):
-        store_window(windows, window, latents)
-        made += 1
-        lease.progress(window + 1, total)
-    side = engine.model.arch.sample_px
-    with lossless_writer(video, side, side, FPS) as writer:
-        for frame in decoded(engine, windows, frames, portrait):
-            writer.write(frame)
-    return made
-
-
-def clip_conditions(engine: Engine, root: Path, row: dict[str, Any], frames: int, portrait: Tensor) -> ClipConditions:
-    """What the whole clip shares: the portrait's keys and values, its masks, and what is heard."""
-    model, arch = engine.model, engine.model.arch
-    masks = ranged_masks(read_masks(root / row["masks"]), tuple(row["ranges"]))
-    samples, _ = read_audio(root / row["driver"])
-    speech = encode_speech(engine.speech, torch.from_numpy(samples).to(engine.device), frames)
-    missing = -frames % arch.window  # the last window is generated whole and cut when decoded
-    speech = torch.cat([speech, speech[:, -1:].expand(-1, missing, -1)], dim=1)
-    return ClipConditions(
-        still=model.to_change(portrait, portrait),
-        reference=model.read_portrait(portrait),
-        masks=model.mask_pyramid(masks[None].to(engine.device)),
-        scales=torch.tensor([row["scales"]], device=engine.device),
-        speech=pad_context(speech, arch.audio_context),
-        background=background_of(masks, arch.latent_px).to(engine.device),
-    )
-
-
-def read_face(path: Path, side: int) -> np.ndarray:
-    """(1, side, side, 3) uint8."""
-    with Image.open(path) as picture:
-        return np.array(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))[None]
-
-
-def read_masks(path: Path) -> Tensor:
-    """(3, H, W) float32: head, mouth, eyes."""
-    with np.load(path) as arrays:
-        return torch.from_numpy(np.stack([arrays[name] for name in ("head", "mouth", "eyes")]).astype(np.float32))
-
-
-def store_window(windows: Path, window: int, latents: Tensor) -> None:
-    """Keep one window's latents, (F, C, h, w) float32, whole or not at all."""
-    with atomic(windows / f"{window:06d}.npy") as temporary:
-        np.save(temporary, latents[0].float().cpu().numpy())
-
-
-def resume_point(windows: Path) -> tuple[int, Tensor | None]:
-    """(first missing window, latents of the one before it); (0, None) for a new clip."""
-    first = 0
-    while (windows / f"{first:06d}.npy").is_file():
-        first += 1
-    return first, load_window(windows, first - 1) if first else None
-
-
-def load_window(windows: Path, window: int) -> Tensor:
-    return torch.from_numpy(np.load(windows / f"{window:06d}.npy"))[None]
-
-
-def decoded(engine: Engine, windows: Path, frames: int, portrait: Tensor) -> Iterator[np.ndarray]:
-    """The clip's frames, (H, W, 3) uint8, one window in memory at a time."""
-    left, window = frames, 0
-    while left > 0:
-        change = load_window(windows, window)[0, :left].to(engine.device)
-        latents = engine.model.denormalise(engine.model.from_change(change, portrait))
-        yield from decode_frames(engine.codec, latents)
-        left, window = left - len(latents), window + 1
+    @torch.inference_mode()
+    def denoise(self, seats: Sequence[Clip | None]) -> Tensor:
+        """The next window of every clip, (B, F, C, h, w) in float32; an empty seat repeats the first clip taken."""
+        anyone = next(clip for clip in seats if clip)
+        clips = [clip or anyone for clip in seats]
+        if self._seated != clips:
+            self._seated, self._shared = clips, ClipConditions.together([clip.conditions for clip in clips])
+        windows = Windows.together([clip.next_window() for clip in clips])
+        with self.engine.autocast():
+            return sample_windows(self.engine.model, self._shared, windows, anyone.sampling).float()

@@ -106,8 +106,10 @@ def _row(key: str, field: FieldInfo) -> str:
 
 def _range(field: FieldInfo) -> str:
     """'0 to 40', or the words that may be chosen from."""
-    if get_origin(field.annotation) is Literal:
-        return ", ".join(f"`{word}`" for word in get_args(field.annotation))
+    kinds = (field.annotation, *get_args(field.annotation))  # the second are those of `X | None`
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            return ", ".join(f"`{word}`" for word in get_args(kind))
     bounds = {
         word: getattr(item, word) for item in field.metadata for word in ("ge", "gt", "le", "lt") if hasattr(item, word)
     }

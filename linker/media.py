@@ -259,6 +259,38 @@ def read_audio(
     return (samples[0] if mono else samples), rates[0]
 
 
+class WavSamples:
+    """A mono 16-bit WAV as `write_wav` makes it, float32 in -1..1, read as it is asked for; a context.
+
+    Raises Undecodable when the file is no such WAV, or is cut short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_file(path)
+        try:
+            self._stream = wave.open(str(path), "rb")  # noqa: SIM115
+        except (wave.Error, EOFError) as error:
+            raise Undecodable("undecodable", f"{plain(path)}: cannot be decoded ({error})") from None
+        if (self._stream.getnchannels(), self._stream.getsampwidth()) != (1, 2) or not len(self):
+            raise Undecodable("undecodable", f"{plain(path)}: is no mono 16-bit WAV with samples in it")
+        _check_riff(path)
+
+    def __len__(self) -> int:
+        return self._stream.getnframes()
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(len(self))
+        self._stream.setpos(start)
+        pcm = np.frombuffer(self._stream.readframes(max(stop - start, 0)), "<i2")
+        return pcm.astype(np.float32) / 32768
+
+    def __enter__(self) -> WavSamples:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
 def read_frames(path: Path) -> Iterator[np.ndarray]:
     """Every frame of the first moving picture, uint8 (height, width, 3) RGB, upright, streamed. Raises Undecodable."""
     with opened(path) as container:

@@ -127,7 +127,11 @@ class Queue:
         parts["duration_s"] = _read_now(self.root / row["loudness"]).get("duration_s")
         parts["refusal"] = self._unprepared(clip)
         parts |= {name: row[name] for name in ("seed", "scales", "ranges")}
-        parts |= {"preset": PRESETS[row["preset"]], "settings": self.settings, "version": __version__}
+        parts |= {
+            "preset": [presets[row["preset"]] for presets in PRESETS.values()],
+            "settings": self.settings,
+            "version": __version__,
+        }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _unprepared(self, clip: str) -> dict[str, str] | None:
@@ -209,6 +213,8 @@ class Queue:
         for path in self.folder.glob("[!.]*.mkv"):
             if path.name not in named:
                 path.unlink()
+        for path in self.folder.glob("[!.]*.speech"):
+            path.unlink()
         for home in self.folder.glob("rows/*"):
             if home.name not in self.rows:
                 shutil.rmtree(home)
@@ -311,8 +317,8 @@ class Lease:
 
     def _without_memory(self, error: Exception) -> None:
         """Half as many rows at a time from now on; a row that does not fit alone is refused."""
-        together = len(self.queue.held)
-        self.queue.limit = together // 2
+        together = self.queue.limit
+        self.queue.limit = max(together // 2, 1)
         if together == 1:
             return self.refuse("out_of_memory", f"does not fit into memory alone: {first_line(error)}")
         print(f"out of memory with {together} rows at a time; {together // 2} from now on", file=sys.stderr, flush=True)

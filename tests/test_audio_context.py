@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_speech
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from linker.backends import load_speech_encoder
+from linker.config import MINI_DIR
 from linker.model.audio_context import (
     AudioProjector,
+    SpeechTrack,
     encode_speech,
     normalise_samples,
     pad_context,
+    speech_chunks,
     speech_states,
     to_frames,
 )
@@ -53,20 +64,68 @@ def test_interpolation_keeps_time(states: int, frames: int) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=2e-3)
 
 
-def test_chunks_join_at_the_right_time() -> None:
-    """40 s are heard in two chunks. Attention reaches further than the context, so the two hearings are near, not
-    equal; a joint that was one state off would differ by as much as neighbouring states do."""
-    encoder = tiny_speech()
-    samples = torch.randn(16_000 * 40, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        found = encode_speech(encoder, samples, 1999)[0]
-        whole = to_frames(speech_states(encoder, normalise_samples(samples[None])), 1999)[0]
-    apart = (found - whole).square().mean().sqrt()
-    shifted = (whole[1:] - whole[:-1]).square().mean().sqrt()
-    assert found.shape == whole.shape == (1999, 24)
-    assert apart < 0.1 * shifted
+def whole_states(encoder: Any, samples: np.ndarray) -> torch.Tensor:
+    return speech_states(encoder, normalise_samples(torch.from_numpy(samples)[None]))
+
+
+def noise(seconds: float) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(round(16_000 * seconds)).astype(np.float32)
+
+
+@pytest.mark.parametrize("which", ["tiny", "mini"])
+@torch.no_grad()
+def test_chunks_are_the_whole(which: str) -> None:
+    """100 s are heard in four chunks; the states are those of one hearing, as nothing is heard from further away than a
+    chunk's context."""
+    encoder = tiny_speech() if which == "tiny" else load_speech_encoder(MINI_DIR / "speech")
+    samples = noise(100)
+    chunks = list(speech_chunks(encoder, samples))
+    found, whole = torch.cat(chunks, dim=1), whole_states(encoder, samples)
+    assert len(chunks) == 4
+    assert found.shape == whole.shape == (1, 4999, encoder.config.hidden_size)
+    assert (found - whole).norm() < 1e-5 * whole.norm()
+    assert (found - whole).abs().max() < 1e-4 * whole.abs().max()
+
+
+@torch.no_grad()
+def test_short_speech_is_heard_as_the_published_class_hears_it() -> None:
+    encoder, samples = tiny_speech(), noise(3)
+    found = whole_states(encoder, samples)
+    encoder.set_attn_implementation("sdpa")
+    hidden = encoder(normalise_samples(torch.from_numpy(samples)[None]), output_hidden_states=True).hidden_states
+    torch.testing.assert_close(found, torch.stack(hidden[1:]).mean(0))
+
+
+@torch.no_grad()
+def test_no_attention_map_is_kept() -> None:
+    """The largest tensor that attention makes over 100 s is far below heads x states x states."""
+    encoder, largest = tiny_speech(), 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, words: Any = (), named: Any = None) -> Any:
+            nonlocal largest
+            made = function(*words, **(named or {}))
+            for value in made if isinstance(made, tuple | list) else (made,):
+                largest = max(largest, value.numel() if isinstance(value, torch.Tensor) else 0)
+            return made
+
+    with Watch():
+        whole_states(encoder, noise(100))
+    assert largest < 4999 * 4999 / 5
+
+
+@given(st.integers(2, 400), st.integers(1, 200), st.integers(-4, 200), st.integers(1, 20))
+def test_a_track_gives_the_frames_of_the_whole(states: int, frames: int, first: int, count: int) -> None:
+    """Any stretch of frames, read from a file, is that of the interpolated whole with its ends repeated."""
+    values = torch.randn(1, states, 3, generator=torch.Generator().manual_seed(states))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.speech"
+        values[0].numpy().tofile(path)
+        found = SpeechTrack(path, 3, frames).window(first, count)
+    wanted = to_frames(values, frames)[:, torch.arange(first, first + count).clamp(0, frames - 1)]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_tenth_of_a_second_is_enough() -> None:
     with torch.no_grad():
-        assert encode_speech(tiny_speech(), torch.randn(600), 1).shape == (1, 1, 24)
+        assert encode_speech(tiny_speech(), noise(0.04), 1).shape == (1, 1, 24)

@@ -16,10 +16,10 @@ GROUND = ("errors", "config", "records", "manifest", "layers", "shards", "status
 GROUND += ("heartbeat", "leases", "rows", "faults")
 FLOORS = {
     0: GROUND,
-    5: ("cli", "verbs", "__main__", "bootstrap", "run", "plan", "verify", "bench", "bench_workflow"),
+    5: ("cli", "verbs", "__main__", "bootstrap", "run", "plan", "verify", "bench"),
     4: (
         *("audio", "language", "face", "generate", "collect", "background", "upscale", "deliver", "report", "launch"),
-        *("crew",),
+        *("crew", "engine", "clip", "writing"),
         *("train", "curate", "evaluate"),
     ),
     3: ("model", "synth"),

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers import AutoencoderTiny
 from PIL import Image
 from tiny import write_tiny
 
+from linker import clip as clip_room
 from linker import generate as room
+from linker.clip import Clip, Workshop
 from linker.config import GenerateSettings
 from linker.errors import EnvironmentError
 from linker.generate import generate
 from linker.media import probe, read_frames, write_wav
 from linker.records import read_json, write_json
+from linker.writing import Film
 
 DURATION_S = 1.3  # 32.5 frames: three windows, the last one cut
 
@@ -82,6 +89,18 @@ def test_the_same_row_gives_the_same_frames(folder: Folder, settings: GenerateSe
     assert folder.digest(entries["a"]) == folder.digest(entries["b"])
 
 
+def kill_at(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    """The process ends where a row would store this window."""
+    store = Clip.store
+
+    def killed(clip: Clip, latents: Any) -> int:
+        if clip.window == window:
+            raise KeyboardInterrupt
+        return store(clip, latents)
+
+    monkeypatch.setattr(Clip, "store", killed)
+
+
 def test_a_killed_row_goes_on_at_its_window(
     folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,23 +108,15 @@ def test_a_killed_row_goes_on_at_its_window(
     whole = folder.digest(folder.make(settings)["a"])
     folder.ledger.unlink()
     next(folder.ledger.parent.glob("*.mkv")).unlink()
-    store, stored = room.store_window, []
-
-    def killed(windows: Path, window: int, latents: Any) -> None:
-        if window == 2:
-            raise KeyboardInterrupt
-        stored.append(window)
-        store(windows, window, latents)
-
-    monkeypatch.setattr(room, "store_window", killed)
+    kill_at(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         folder.make(settings)
-    monkeypatch.setattr(room, "store_window", store)
+    assert not list(folder.ledger.parent.glob("*.mkv"))
+    monkeypatch.undo()
     entry = folder.make(settings)["a"]
-    assert stored == [0, 1]
     assert entry["windows_made"] == 1
     assert folder.digest(entry) == whole
-    assert not list(folder.ledger.parent.glob("*.windows"))
+    assert not list(folder.ledger.parent.glob("rows/*/*/*"))
 
 
 def test_a_finished_shard_loads_no_model_again(
@@ -114,13 +125,19 @@ def test_a_finished_shard_loads_no_model_again(
     folder.rows({}, {"clip": "b"})
     before = folder.make(settings)
     old_frames = folder.digest(before["b"])
-    made = []
-    real = room.make_clip
-    monkeypatch.setattr(room, "make_clip", lambda *words: made.append(words[2].clip) or real(*words))
+    made: list[str] = []
+    loaded: list[str] = []
+    load, begin = room.load_engine, Workshop.begin
+    monkeypatch.setattr(room, "load_engine", lambda *given, **how: loaded.append("engine") or load(*given, **how))
+    monkeypatch.setattr(
+        Workshop, "begin", lambda self, lease, rows: made.append(lease.clip) or begin(self, lease, rows)
+    )
     assert folder.make(settings) == before
+    assert loaded == []
     folder.rows({}, {"clip": "b", "scales": [1.0, 0.5, 1.0]})
     after = folder.make(settings)
     assert made == ["b"]
+    assert loaded == ["engine"]
     assert after["a"] == before["a"]
     assert folder.digest(after["b"]) != old_frames
     assert len(list(folder.ledger.parent.glob("*.mkv"))) == 2  # the old clip of b is swept away
@@ -139,6 +156,163 @@ def test_every_field_of_a_row_decides_its_key(
     assert folder.digest(entries["a"]) != folder.digest(entries["b"])
 
 
+def rows_of(count: int) -> list[dict[str, Any]]:
+    return [{"clip": f"r{i}", "seed": i, "scales": [1.0, 1.0 - i / 10, 1.0]} for i in range(count)]
+
+
+def test_rows_side_by_side_are_what_they_are_alone(folder: Folder, settings: GenerateSettings) -> None:
+    """Five rows in three places: one that ends is replaced by the next; then each row alone in the same three places,
+    and once more with another order and another length beside it."""
+    three = settings.model_copy(update={"rows_together": 3})
+    folder.rows(*rows_of(5))
+    together = {clip: folder.digest(entry) for clip, entry in folder.make(three).items()}
+    assert len(set(together.values())) == 5
+    for row in rows_of(5)[::2]:
+        folder.rows(row)
+        assert folder.digest(folder.make(three)[row["clip"]]) == together[row["clip"]]
+    write_json(folder.root / "short.json", {"refusal": None, "duration_s": 0.5})
+    folder.rows({"clip": "short", "loudness": "short.json"}, *reversed(rows_of(5)))
+    entries = folder.make(three)
+    assert {clip: folder.digest(entries[clip]) for clip in together} == together
+    assert list(entries) == ["short", "r4", "r3", "r2", "r1", "r0"]  # the listing's order, whichever ended first
+
+
+def test_a_killed_shard_goes_on_at_every_rows_window(
+    folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    two = settings.model_copy(update={"rows_together": 2})
+    folder.rows(*rows_of(3))
+    whole = {clip: folder.digest(entry) for clip, entry in folder.make(two).items()}
+    shutil.rmtree(folder.ledger.parent)
+    kill_at(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        folder.make(two)
+    monkeypatch.undo()
+    entries = folder.make(two)
+    assert {clip: folder.digest(entry) for clip, entry in entries.items()} == whole
+    assert [entries[clip]["windows_made"] for clip in ("r0", "r1", "r2")] == [2, 2, 3]
+
+
+def test_what_rows_share_is_prepared_once(
+    folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard, seen = [], []
+    hear, see = clip_room.speech_chunks, clip_room.encode_frames
+    monkeypatch.setattr(clip_room, "speech_chunks", lambda *words: heard.append(1) or hear(*words))
+    monkeypatch.setattr(clip_room, "encode_frames", lambda *words: seen.append(1) or see(*words))
+    folder.rows(*rows_of(4))
+    folder.make(settings)
+    assert (len(heard), len(seen)) == (1, 1)
+    assert not list(folder.ledger.parent.glob("*.speech"))
+
+
+@pytest.mark.parametrize("damage", ["face", "masks", "driver", "cut"])
+def test_a_poisoned_row_is_refused_alone(folder: Folder, settings: GenerateSettings, damage: str) -> None:
+    names = {"face": "portraits/p/face.png", "masks": "portraits/p/masks.npz", "driver": "audio.wav"}
+    name = "driver" if damage == "cut" else damage
+    good = (folder.root / names[name]).read_bytes()
+    (folder.root / "poison").write_bytes(good[: len(good) // 2] if damage == "cut" else b"poison")
+    folder.rows({"clip": "bad", name: "poison"}, {})
+    entries = folder.make(settings.model_copy(update={"rows_together": 2}))
+    assert entries["bad"]["refusal"]["kind"] == "unreadable"
+    assert entries["a"]["state"] == "done"
+
+
+def test_a_row_that_is_no_picture_is_refused_alone(
+    folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latents of one row turn into NaN in its second window; its neighbours' bits stay."""
+    two = settings.model_copy(update={"rows_together": 2})
+    folder.rows(*rows_of(3))
+    whole = {clip: folder.digest(entry) for clip, entry in folder.make(two).items()}
+    shutil.rmtree(folder.ledger.parent)
+    store = Clip.store
+
+    def poisoned(clip: Clip, latents: Any) -> int:
+        number = store(clip, latents)
+        if clip.lease.clip == "r1" and clip.previous is not None:
+            clip.previous = torch.full_like(clip.previous, torch.nan)
+        return number
+
+    monkeypatch.setattr(Clip, "store", poisoned)
+    entries = folder.make(two)
+    assert entries["r1"]["refusal"]["kind"] == "not_finite"
+    assert {clip: folder.digest(entries[clip]) for clip in ("r0", "r2")} == {clip: whole[clip] for clip in ("r0", "r2")}
+    assert len(list(folder.ledger.parent.glob("*.mkv"))) == 2
+
+
+def test_a_full_disk_is_the_machines_fault(
+    folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the writing thread ends the shard and leaves no half-written video."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Film, "write", full)
+    folder.rows({})
+    with pytest.raises(OSError, match="No space left"):
+        folder.make(settings)
+    assert not list(folder.ledger.parent.glob("*.mkv"))
+
+
+def test_memory_that_runs_out_halves_the_rows_together(
+    folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four rows do not fit, two do: the rows are what two together make of them."""
+    four, two = (settings.model_copy(update={"rows_together": count}) for count in (4, 2))
+    folder.rows(*rows_of(3))
+    wanted = {clip: folder.digest(entry) for clip, entry in folder.make(two).items()}
+    sample = room.sample_windows
+
+    def small(model: Any, clips: Any, *more: Any) -> Any:
+        if len(clips.still) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return sample(model, clips, *more)
+
+    monkeypatch.setattr(room, "sample_windows", small)
+    entries = folder.make(four)
+    assert {clip: folder.digest(entry) for clip, entry in entries.items()} == wanted
+    assert {entry["rows_together"] for entry in entries.values()} == {2}
+
+
+def test_rows_of_other_presets_wait_for_their_own_batch(folder: Folder, settings: GenerateSettings) -> None:
+    loose = settings.model_copy(update={"steps": None, "guidance_scale": None, "rows_together": 3})
+    presets = ("draft", "quality", "draft", "balanced")
+    folder.rows(*({"clip": f"r{i}", "seed": i, "preset": preset} for i, preset in enumerate(presets)))
+    entries = folder.make(loose)
+    assert [entry["sampling"]["steps"] for entry in entries.values()] == [1, 4, 1, 2]
+
+
+def test_the_row_says_how_much_memory_was_taken(folder: Folder, settings: GenerateSettings) -> None:
+    folder.rows({})
+    assert 50 < folder.make(settings)["a"]["peak_memory_mb"] < 100_000
+
+
+def test_the_mini_has_no_tiny_decoder_and_says_so(folder: Folder, settings: GenerateSettings) -> None:
+    folder.rows({})
+    with pytest.raises(EnvironmentError, match=r"found no folder .*tiny, needed an AutoencoderTiny .* 4 channels"):
+        folder.make(settings.model_copy(update={"decoder": "tiny"}))
+
+
+def test_a_tiny_decoder_beside_the_codec_is_used(
+    folder: Folder, settings: GenerateSettings, weights: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(weights, tmp_path / "w")
+    small = AutoencoderTiny(
+        latent_channels=4, encoder_block_out_channels=(8, 8, 8), decoder_block_out_channels=(8, 8, 8),
+        num_encoder_blocks=(1, 1, 1), num_decoder_blocks=(1, 1, 1),
+    )  # fmt: skip
+    small.save_pretrained(tmp_path / "w" / "tiny")
+    folder.rows({})
+    own = folder.make(settings.model_copy(update={"weights": str(tmp_path / "w")}))["a"]
+    first = folder.digest(own)
+    entry = folder.make(settings.model_copy(update={"weights": str(tmp_path / "w"), "decoder": "tiny"}))["a"]
+    assert entry["decoder"] == "tiny"
+    assert folder.digest(entry) != first
+    assert entry["frames"] == own["frames"]
+
+
 def test_a_refused_portrait_refuses_its_rows_alone(folder: Folder, settings: GenerateSettings) -> None:
     refusal = {"kind": "no_face", "reason": "no face was found", "step": "crop_face"}
     write_json(folder.root / "bad.json", {"refusal": refusal})
@@ -151,9 +325,7 @@ def test_a_refused_portrait_refuses_its_rows_alone(folder: Folder, settings: Gen
 @pytest.mark.parametrize("damage", ["missing", "truncated", "nan", "other", "pickle"])
 def test_bad_weights_are_named(weights: Path, tmp_path: Path, damage: str) -> None:
     import pickle
-    import shutil
 
-    import torch
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(weights, tmp_path / "w")
@@ -179,8 +351,6 @@ def test_a_folder_without_a_card_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_round_trips_bit_for_bit(weights: Path, tmp_path: Path) -> None:
-    import torch
-
     from linker.model.lingualinker import LinguaLinker
 
     model = LinguaLinker.from_pretrained(weights)

@@ -55,8 +55,10 @@ def test_columns_are_those_of_the_reader() -> None:
 
 
 def test_presets_are_the_engines() -> None:
-    from linker.generate import PRESETS
+    from linker.config import PRESETS
 
-    for name, (steps, guidance) in PRESETS.items():
-        told = "off" if guidance == 1 else f"{guidance}"
-        assert f"| `{name}` | {steps} | {told} |" in README
+    for size, presets in PRESETS.items():
+        for name, preset in presets.items():
+            guidance = "off" if preset.guidance_scale == 1 else f"{preset.guidance_scale}"
+            told = (f"`{name}`", size, str(preset.steps), guidance, preset.sampler, preset.decoder)
+            assert f"| {' | '.join(told)} |" in README

@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from tiny import tiny_conditions, tiny_model
 
 from linker.model.audio_context import pad_context
+from linker.model.gate import RegionGate
 from linker.model.lingualinker import LEAST_INPUT, LinguaLinker, input_scale
 from linker.model.masks import background_of, ranged_masks, scale_area
 from linker.model.sample import (
     ClipConditions,
     Sampling,
+    Windows,
     noise_of,
-    sample_clip,
+    preceding_frames,
+    sample_windows,
     window_count,
 )
 from linker.model.schedule import SAMPLERS, make_scheduler
@@ -30,23 +33,38 @@ def model() -> LinguaLinker:
 
 @pytest.fixture(scope="module")
 def clip(model: LinguaLinker) -> ClipConditions:
-    given = tiny_conditions(model, frames=FRAMES + 6)
-    with torch.no_grad():
-        return ClipConditions(
-            given["portrait"],
-            model.read_portrait(given["portrait"]),
-            model.mask_pyramid(given["masks"]),
-            given["scales"],
-            pad_context(torch.randn(1, 36, 24, generator=torch.Generator().manual_seed(0)), 5),
-            torch.zeros(1, 1, 8, 8).index_fill_(3, torch.tensor([0, 1]), 1.0),
-        )
+    return conditions(model, seed=3)
+
+
+@torch.no_grad()
+def conditions(model: LinguaLinker, seed: int) -> ClipConditions:
+    given = tiny_conditions(model, seed=seed)
+    return ClipConditions(
+        given["portrait"],
+        model.read_portrait(given["portrait"]),
+        model.mask_pyramid(given["masks"]),
+        given["scales"],
+        torch.zeros(1, 1, 8, 8).index_fill_(3, torch.tensor([0, 1]), 1.0),
+    )
+
+
+SPEECH = pad_context(torch.randn(1, 36, 24, generator=torch.Generator().manual_seed(0)), 5)
+
+
+def window_of(
+    model: LinguaLinker, clip: ClipConditions, number: int, seed: int, before: torch.Tensor | None
+) -> Windows:
+    heard = SPEECH[:, 12 * number : 12 * number + 16]
+    return Windows((number,), (seed,), heard, preceding_frames(model, clip.still, before))
 
 
 def made(model: LinguaLinker, clip: ClipConditions, seed: int = 1, first: int = 0, before=None, **how) -> torch.Tensor:
     sampling = Sampling(**{"steps": 2, "guidance_scale": 2.0, **how})
-    windows = list(sample_clip(model, clip, FRAMES, seed, sampling, first, before))
-    assert [number for number, _ in windows] == list(range(first, 3))
-    return torch.cat([latents for _, latents in windows], dim=1)
+    windows = []
+    for number in range(first, window_count(FRAMES, 12)):
+        before = sample_windows(model, clip, window_of(model, clip, number, seed, before), sampling)
+        windows.append(before)
+    return torch.cat(windows, dim=1)
 
 
 def test_the_input_is_scaled_by_its_signal_and_never_silent() -> None:
@@ -101,6 +119,40 @@ def test_zero_strength_freezes_the_background(model: LinguaLinker, clip: ClipCon
     still = clip.still[:, None, :, :, :2].expand(-1, 36, -1, -1, -1)
     assert torch.equal(frozen[..., :2], still)
     assert not torch.equal(frozen[..., 3:], made(model, clip)[..., 3:])
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_clips_bits_do_not_depend_on_its_company_or_its_place(
+    model: LinguaLinker, sampler: str, dtype: torch.dtype
+) -> None:
+    """The same clip alone (repeated to fill the batch) and among others, at every place of the batch."""
+    clips = [conditions(model, seed) for seed in range(4)]
+    windows = [
+        window_of(model, clip, number, number + 7, None) for number, clip in zip((0, 2, 1, 0), clips, strict=True)
+    ]
+    how = Sampling(2, 2.0, sampler)
+
+    def batch(order: list[int]) -> torch.Tensor:
+        together = ClipConditions.together([clips[i] for i in order])
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            return sample_windows(model, together, Windows.together([windows[i] for i in order]), how)
+
+    alone = {i: batch([i] * 4)[0] for i in range(4)}
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 1, 0, 3]):
+        for place, latents in enumerate(batch(order)):
+            assert torch.equal(latents, alone[order[place]])
+
+
+def test_the_guided_half_alone_computes_gates(model: LinguaLinker, clip: ClipConditions) -> None:
+    """Without a condition there is no gate: what it is made of is computed once a step, guidance or not."""
+    calls: list[int] = []
+    gates = [module for module in model.denoising.modules() if isinstance(module, RegionGate)]
+    hooks = [gate.ada_norm.register_forward_hook(lambda *_: calls.append(1)) for gate in gates]
+    sample_windows(model, clip, window_of(model, clip, 0, 1, None), Sampling(2, 3.5))
+    for hook in hooks:
+        hook.remove()
+    assert len(calls) == 2 * len(gates)
 
 
 def test_the_last_timestep_has_no_signal() -> None:

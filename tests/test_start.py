@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, MotionAdapter, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, MotionAdapter, UNet2DConditionModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+from hallo_layout import hallo_state, millions
 from safetensors.torch import load_file, save_file
 from tiny import tiny_speech
 from transformers import Wav2Vec2ForPreTraining
 
-from linker.backends import load_codec, load_speech_encoder
+from linker.backends import load_codec, load_speech_encoder, load_tiny_decoder
 from linker.errors import EnvironmentError, SettingsError
+from linker.model.architecture import BASE
 from linker.model.lingualinker import LinguaLinker, describe
 from linker.model.temporal import TemporalModule
+from linker.train.hallo import CARRIED, DROPPED, FRESH, hallo_architecture, origins_of
 from linker.train.start import PARTS, find_sources, start_base
 
 WIDTHS = (16, 32)
@@ -116,6 +121,93 @@ def test_temporal_blocks_compute_what_animatediffs_do() -> None:
             theirs.transformer_blocks[0](x),
         )
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def from_hallo(published: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, dict]:
+    """A tiny net.pth, what it became, and the account."""
+    folder, target = tmp_path_factory.mktemp("hallo"), tmp_path_factory.mktemp("base")
+    torch.manual_seed(3)
+    theirs = hallo_state((32, 64), (True, True), 1, 12)
+    torch.save(theirs, folder / "net.pth")
+    account = start_base(find_sources([str(published), f"hallo={folder}"]), target)
+    return theirs, target, account
+
+
+def test_a_hallo_checkpoint_carries_over(from_hallo: tuple[dict, Path, dict]) -> None:
+    theirs, target, _ = from_hallo
+    ours = LinguaLinker.from_pretrained(target).state_dict()
+    net, block = "down_blocks.0.attentions.0.transformer_blocks.0", "transformer_blocks.0"
+    heard = f"denoising_unet.down_blocks.0.audio_modules.0.{block}"
+    same = {
+        f"reference.{net}.attn1.to_q.weight": f"reference_unet.{net}.attn1.to_q.weight",
+        f"denoising.{net}.ff.net.2.bias": f"denoising_unet.{net}.ff.net.2.bias",
+        f"denoising.{net}.attn_ref.to_k.weight": f"denoising_unet.{net}.attn1.to_k.weight",
+        f"denoising.{net}.norm_ref.weight": f"denoising_unet.{net}.norm1.weight",
+        f"denoising.{net}.attn2.to_v.weight": f"{heard}.attn2_2.to_v.weight",
+        f"denoising.{net}.norm2.weight": f"{heard}.norm2.weight",
+    }
+    for place, layer in (("down_blocks.1", 0), ("mid_block", 0), ("up_blocks.0", 1)):
+        mine = f"denoising.{place}.motion_modules.{layer}"
+        other = f"denoising_unet.{place}.motion_modules.{layer}.temporal_transformer"
+        same |= {f"{mine}.proj_out.weight": f"{other}.proj_out.weight"}
+        for one, two in (("attn2.to_k", "attention_blocks.1.to_k"), ("norm2", "norms.1"), ("norm3", "ff_norm")):
+            same[f"{mine}.{block}.{one}.weight"] = f"{other}.{block}.{two}.weight"
+    wide = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_q.weight"  # Hallo's audio module is half as wide
+    same[f"denoising.{wide}"] = f"denoising_unet.{wide}"
+    for mine, other in same.items():
+        assert torch.equal(ours[mine], theirs[other]), mine
+    assert not ours[f"denoising.{net}.attn2.to_out.0.weight"].any()
+
+
+def test_hallos_account_names_every_key(from_hallo: tuple[dict, Path, dict]) -> None:
+    theirs, target, account = from_hallo
+    assert account["hallo"]["used"] + sum(account["hallo"]["dropped"].values()) == len(theirs)
+    assert sum(account["hallo"]["carried"].values()) == account["hallo"]["used"]
+    assert set(account["hallo"]["carried"]) == set(CARRIED.values())
+    assert set(account["hallo"]["dropped"]) == set(DROPPED.values())
+    assert set(account["fresh"]) == set(FRESH.values())
+    assert describe(target)["training"]["sources"]["hallo"]["sha256"]
+    assert LinguaLinker.from_pretrained(target).arch.channels == (32, 64)
+
+
+def test_full_size_hallo_fits_base() -> None:
+    """Without data: every name of ours is filled by a key of Hallo's of the same shape, or named as fresh. The layout's
+    sizes are those counted in Hallo's own classes: 453.2 M in motion modules, 212.8 M in audio modules."""
+    with torch.device("meta"):
+        theirs, model = hallo_state(BASE.channels, BASE.attention, 2, 768), LinguaLinker(BASE)
+    assert millions(theirs, ".motion_modules.") == pytest.approx(453.2, abs=0.1)
+    assert millions(theirs, ".audio_modules.") == pytest.approx(212.8, abs=0.1)
+    assert hallo_architecture(theirs, 512, 1024, 0.18215) == BASE
+    for name, value in model.state_dict().items():
+        there = [theirs[key].shape for _, key in origins_of(name) if key in theirs]
+        assert value.shape in there or (not there and any(re.search(pattern, name) for pattern in FRESH)), name
+
+
+def test_what_is_no_hallo_checkpoint_is_named(published: Path, tmp_path: Path) -> None:
+    torch.save({"conv_in.weight": torch.ones(2)}, tmp_path / "net.pth")
+    with pytest.raises(EnvironmentError, match=r"no key denoising_unet\.conv_in\.weight; needed Hallo's"):
+        start_base(find_sources([str(published), f"hallo={tmp_path}"]), tmp_path / "base")
+    (tmp_path / "net.pth").write_bytes(pickle.dumps({"a": Path("code")}))
+    with pytest.raises(EnvironmentError, match=r"net\.pth: not a whole weights file"):
+        start_base(find_sources([str(published), f"hallo={tmp_path}"]), tmp_path / "base")
+
+
+def test_a_tiny_decoder_comes_along(published: Path, tmp_path: Path) -> None:
+    AutoencoderTiny(
+        latent_channels=4, encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1),
+    ).save_pretrained(tmp_path / "tiny")  # fmt: skip
+    account = start_base(find_sources([str(published), f"tiny={tmp_path / 'tiny'}"]), tmp_path / "base")
+    assert account["tiny"]["used"] > 0
+    assert load_tiny_decoder(tmp_path / "base" / "tiny", 4).config.latent_channels == 4
+    assert describe(tmp_path / "base")["files"]["tiny/diffusion_pytorch_model.safetensors"]
+
+
+def test_a_source_with_nan_is_named(published: Path, tmp_path: Path) -> None:
+    words = changed(published, tmp_path, "unet", lambda tensors: tensors["conv_in.weight"].fill_(torch.nan))
+    with pytest.raises(EnvironmentError, match=r"unet: conv_in\.weight holds NaN"):
+        start_base(find_sources(words), tmp_path / "base")
 
 
 @pytest.mark.parametrize("part", ["unet", "motion"])

@@ -12,7 +12,7 @@ from tiny import TINY
 from torch import Tensor, nn
 
 from linker.config import TrainSettings
-from linker.generate import load_engine
+from linker.engine import load_engine
 from linker.model.architecture import Architecture
 from linker.model.lingualinker import LinguaLinker
 from linker.train import steps

@@ -127,12 +127,7 @@ class LinguaLinker(nn.Module):
     @staticmethod
     def from_pretrained(folder: Path) -> LinguaLinker:
         """Load strictly, in float32. Raises EnvironmentError naming the file and what is wrong with it."""
-        card = read_card(folder)
-        try:
-            arch = Architecture.model_validate(card["architecture"])
-        except (ValidationError, KeyError) as error:
-            raise EnvironmentError(f"{folder / CARD}: not an architecture ({str(error).splitlines()[0]})") from None
-        model = LinguaLinker(arch)
+        model = LinguaLinker(read_architecture(folder))
         model.load_state_dict(checked_weights(folder / WEIGHTS, model), strict=True)
         return model.eval()
 
@@ -161,6 +156,15 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != "lingualinker 1":
         raise EnvironmentError(f"{folder / CARD}: not a LinguaLinker card (format 'lingualinker 1' needed)")
     return card
+
+
+def read_architecture(folder: Path) -> Architecture:
+    """The dimensions that the checkpoint's JSON gives. Raises EnvironmentError."""
+    card = read_card(folder)
+    try:
+        return Architecture.model_validate(card["architecture"])
+    except (ValidationError, KeyError) as error:
+        raise EnvironmentError(f"{folder / CARD}: not an architecture ({str(error).splitlines()[0]})") from None
 
 
 def weights_hash(folder: Path) -> str:

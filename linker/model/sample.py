@@ -6,7 +6,7 @@ Noise is a function of (seed, window), never of a running generator: a window ca
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,81 +32,120 @@ class Sampling:
 
 @dataclass(frozen=True)
 class ClipConditions:
-    """What stays the same through a clip, computed once.
+    """What stays the same through a clip, computed once; B clips side by side when they are denoised together.
 
-    still (1, C, h, w): the portrait as the nets model frames;  reference: the portrait's keys and values;
-    masks side -> (1, T, R);  scales (1, R);
-    speech (1, F + l - 1, D) padded features of the whole clip;  background (1, 1, h, w), 1 where nothing should move.
+    still (B, C, h, w): the portrait as the nets model frames;  reference: the portrait's keys and values;
+    masks side -> (B, T, R);  scales (B, R);  background (B, 1, h, w), 1 where nothing should move.
     """
 
     still: Tensor
     reference: list[KeyValue]
     masks: dict[int, Tensor]
     scales: Tensor
-    speech: Tensor
     background: Tensor
+
+    @staticmethod
+    def together(clips: Sequence[ClipConditions]) -> ClipConditions:
+        """Clips of one batch, in this order."""
+        layers = zip(*(clip.reference for clip in clips), strict=True)
+        return ClipConditions(
+            still=torch.cat([clip.still for clip in clips]),
+            reference=[(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers],
+            masks={side: torch.cat([clip.masks[side] for clip in clips]) for side in clips[0].masks},
+            scales=torch.cat([clip.scales for clip in clips]),
+            background=torch.cat([clip.background for clip in clips]),
+        )
+
+
+@dataclass(frozen=True)
+class Windows:
+    """One window of each of B clips: numbers, seeds, padded speech (B, F + l - 1, D), frames before (B, M, C, h, w)."""
+
+    numbers: tuple[int, ...]
+    seeds: tuple[int, ...]
+    speech: Tensor
+    preceding: Tensor
+
+    @staticmethod
+    def together(windows: Sequence[Windows]) -> Windows:
+        """Windows of one batch, in this order."""
+        return Windows(
+            numbers=tuple(number for window in windows for number in window.numbers),
+            seeds=tuple(seed for window in windows for seed in window.seeds),
+            speech=torch.cat([window.speech for window in windows]),
+            preceding=torch.cat([window.preceding for window in windows]),
+        )
+
+    def noise(self, shape: tuple[int, ...]) -> Tensor:
+        """What every window starts from, (B, *shape)."""
+        return torch.stack([noise_of(seed, number, shape) for number, seed in self._each()])
+
+    def generators(self, step: int) -> list[torch.Generator]:
+        """For samplers that add noise: one a window, from (seed, window, step)."""
+        return [generator_of(seed, number, step + 1) for number, seed in self._each()]
+
+    def _each(self) -> Iterator[tuple[int, int]]:
+        return zip(self.numbers, self.seeds, strict=True)
+
+
+def generator_of(seed: int, window: int | str, draw: int) -> torch.Generator:
+    """The beginning of the random numbers that belong to (seed, window or a name, draw)."""
+    digest = hashlib.sha256(f"{seed}:{window}:{draw}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
 def noise_of(seed: int, window: int | str, shape: tuple[int, ...], draw: int = 0) -> Tensor:
     """Standard normal noise: a function of the seed, the window (or a name) and which draw of it."""
-    digest = hashlib.sha256(f"{seed}:{window}:{draw}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    return torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=generator_of(seed, window, draw))
 
 
-def sample_window(
-    model: LinguaLinker, clip: ClipConditions, preceding: Tensor, window: int, seed: int, sampling: Sampling
-) -> Tensor:
-    """Latents (1, F, C, h, w) of one window, given the M frames before it, (1, M, C, h, w)."""
-    arch = model.arch
-    conditional, unconditional = window_conditions(model, clip, preceding, window)
-    scheduler = make_scheduler(sampling.sampler, sampling.steps)
-    latents = noise_of(seed, window, (1, arch.window, *clip.still.shape[1:])).to(clip.still)
-    background = noise_of(seed, "background", (1, 1, *clip.still.shape[1:])).to(clip.still)
+@torch.inference_mode()
+def sample_windows(model: LinguaLinker, clips: ClipConditions, windows: Windows, sampling: Sampling) -> Tensor:
+    """Latents (B, F, C, h, w) of one window of each clip. No clip's numbers enter another's, and every place of the
+    batch gets the same arithmetic: a clip's latents depend on the batch's size, not on its company."""
+    told, free = window_conditions(model, clips, windows)
+    scheduler, like = make_scheduler(sampling.sampler, sampling.steps), clips.still
+    latents = windows.noise((model.arch.window, *like.shape[1:])).to(like)
+    background = torch.stack([noise_of(seed, "background", (1, *like.shape[1:])) for seed in windows.seeds]).to(like)
     for index, timestep in enumerate(scheduler.timesteps):
         if index < round((1 - sampling.background_strength) * sampling.steps):
-            latents = hold_background(scheduler, clip, latents, background, timestep)
-        time_B = timestep.to(latents.device).expand(1)
-        velocity = model.denoise(latents, time_B, conditional).float()
+            latents = hold_background(scheduler, clips, latents, background, timestep)
+        time_B = timestep.to(like.device).expand(len(like))
+        velocity = model.denoise(latents, time_B, told).float()
         if sampling.guidance_scale != 1:
-            free = model.denoise(latents, time_B, unconditional).float()
-            velocity = free + sampling.guidance_scale * (velocity - free)
-        latents = advance(scheduler, velocity, timestep, latents, seed, window, index)
-    return hold_still(clip, latents) if sampling.background_strength == 0 else latents
+            unguided = model.denoise(latents, time_B, free).float()
+            velocity = unguided + sampling.guidance_scale * (velocity - unguided)
+        latents = advance(scheduler, velocity, timestep, latents, windows, index)
+    return hold_still(clips, latents) if sampling.background_strength == 0 else latents
 
 
-def window_conditions(
-    model: LinguaLinker, clip: ClipConditions, preceding: Tensor, window: int
-) -> tuple[Conditions, Conditions]:
-    """(conditional, unconditional). The unconditional half has no portrait and no audio, so it skips both attentions;
-    it keeps the preceding frames."""
-    start, reach = window * model.arch.window, model.arch.audio_context - 1
-    heard = model.hear(clip.speech[:, start : start + model.arch.window + reach])
-    seen = model.read_preceding(preceding)
-    told = Conditions(1, clip.masks, clip.scales, clip.reference, heard, seen)
+def window_conditions(model: LinguaLinker, clips: ClipConditions, windows: Windows) -> tuple[Conditions, Conditions]:
+    """(conditional, unconditional). The unconditional half has no portrait and no audio, so it skips both attentions
+    and the gates; it keeps the preceding frames."""
+    heard, seen = model.hear(windows.speech), model.read_preceding(windows.preceding)
+    told = Conditions(len(clips.still), clips.masks, clips.scales, clips.reference, heard, seen)
     return told, replace(told, reference=None, audio=None)
 
 
-def hold_background(scheduler: Any, clip: ClipConditions, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+def hold_background(scheduler: Any, clips: ClipConditions, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
     """Image-to-image outside the head: put the portrait's latent, noised with the clip's one noise, there."""
-    still = scheduler.add_noise(clip.still[:, None], noise, timestep.expand(1)).expand_as(latents)
-    weight = clip.background[:, None]
+    still = scheduler.add_noise(clips.still[:, None], noise, timestep.expand(len(latents))).expand_as(latents)
+    weight = clips.background[:, None]
     return weight * still + (1 - weight) * latents
 
 
-def hold_still(clip: ClipConditions, latents: Tensor) -> Tensor:
+def hold_still(clips: ClipConditions, latents: Tensor) -> Tensor:
     """Strength 0: the background is the portrait's own latent."""
-    return clip.background[:, None] * clip.still[:, None] + (1 - clip.background[:, None]) * latents
+    return clips.background[:, None] * clips.still[:, None] + (1 - clips.background[:, None]) * latents
 
 
 def advance(
-    scheduler: Any, velocity: Tensor, timestep: Tensor, latents: Tensor, seed: int, window: int, index: int
+    scheduler: Any, velocity: Tensor, timestep: Tensor, latents: Tensor, windows: Windows, index: int
 ) -> Tensor:
     """One step of the sampler; samplers that add noise draw it from (seed, window, step)."""
     if isinstance(scheduler, (LCMScheduler, TCDScheduler)):
-        digest = hashlib.sha256(f"{seed}:{window}:{index + 1}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        return scheduler.step(velocity, timestep, latents, generator=generator).prev_sample
+        drawn = windows.generators(index)
+        return scheduler.step(velocity, timestep, latents, generator=drawn).prev_sample
     return scheduler.step(velocity, timestep, latents).prev_sample
 
 
@@ -115,23 +154,8 @@ def window_count(frames: int, window: int) -> int:
     return -(-frames // window)
 
 
-@torch.inference_mode()
-def sample_clip(
-    model: LinguaLinker,
-    clip: ClipConditions,
-    frames: int,
-    seed: int,
-    sampling: Sampling,
-    first: int = 0,
-    previous: Tensor | None = None,
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield (window, latents) from window `first` on, which follows `previous`; each sees the last frames of the one
-    before, the first window sees the portrait repeated."""
-    arch = model.arch
-    for window in range(first, window_count(frames, arch.window)):
-        if previous is None:
-            preceding = clip.still[:, None].expand(-1, arch.preceding, -1, -1, -1)
-        else:
-            preceding = previous[:, -arch.preceding :]
-        previous = sample_window(model, clip, preceding, window, seed, sampling)
-        yield window, previous
+def preceding_frames(model: LinguaLinker, still_1Chw: Tensor, previous_1FChw: Tensor | None) -> Tensor:
+    """The frames before a window, (1, M, C, h, w): the end of the window before, or the portrait repeated."""
+    if previous_1FChw is None:
+        return still_1Chw[:, None].expand(-1, model.arch.preceding, -1, -1, -1)
+    return previous_1FChw[:, -model.arch.preceding :]

@@ -39,7 +39,7 @@ def encode_video(codec: torch.nn.Module, encoder: torch.nn.Module, frames_file: 
     frames = np.load(frames_file)
     with torch.autocast("cpu", torch.bfloat16):
         latents = [encode_frames(codec, frames[i : i + 8]) for i in range(0, len(frames), 8)]
-    speech = encode_speech(encoder, torch.from_numpy(truth["samples"].astype(np.float32)), len(frames))[0]
+    speech = encode_speech(encoder, truth["samples"].astype(np.float32), len(frames))[0]
     return {
         "latents": torch.cat(latents).numpy().astype(np.float16),
         "speech": speech.numpy().astype(np.float16),

@@ -1,0 +1,41 @@
+"""Measure this machine. Figures of one run compare; those of two do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from linker.bench.common import Figures
+from linker.bench.counted import flops
+from linker.bench.gpu import gpu
+from linker.bench.processes import batch, startup
+from linker.bench.timed import caches, engine, frames
+from linker.bench.workflow import launch, overhead
+from linker.errors import SettingsError
+from linker.records import write_json
+
+BENCHMARKS: dict[str, Callable[[], Figures]] = {
+    "flops": flops,
+    "engine": engine,
+    "batch": batch,
+    "gpu": gpu,
+    "startup": startup,
+    "frames": frames,
+    "caches": caches,
+    "overhead": overhead,
+    "launch": launch,
+}
+
+
+def main(names: list[str], target: Path | None) -> None:
+    """Run the named benchmarks (all without names), print a table, and write one JSON object a name to `target`."""
+    unknown = sorted(set(names) - set(BENCHMARKS))
+    if unknown:
+        raise SettingsError(f"bench {unknown[0]}: found no such benchmark; there are {', '.join(BENCHMARKS)}")
+    results = {}
+    for name in names or list(BENCHMARKS):
+        results[name] = BENCHMARKS[name]()
+        for figure, value in results[name].items():
+            print(f"{name:10} {figure:36} {value:>10}", flush=True)
+    if target:
+        write_json(target, results)

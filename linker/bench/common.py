@@ -1,0 +1,71 @@
+"""What benchmarks share: a stopwatch, and a clip whose values do not change its cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from linker.config import GenerateSettings
+from linker.engine import Engine, load_engine
+from linker.model.codec import encode_frames
+from linker.model.masks import background_of
+from linker.model.sample import ClipConditions, Windows, preceding_frames
+
+Figures = dict[str, float]
+SD_CODEC: dict[str, Any] = {  # Stable Diffusion 1.5's autoencoder
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "scaling_factor": 0.18215,
+}
+
+
+def seconds(engine: Engine, action: Callable[[], Any], repeats: int = 2) -> float:
+    """Wall seconds of the fastest of `repeats` calls, after one that warms up."""
+    times = []
+    for _ in range(repeats + 1):
+        engine.synchronize()
+        began = time.perf_counter()
+        action()
+        engine.synchronize()
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
+
+
+def grey_portrait(engine: Engine) -> torch.Tensor:
+    """Latent of a grey picture."""
+    side = engine.model.arch.sample_px
+    with engine.coding():
+        return engine.model.normalise(encode_frames(engine.codec, np.full((1, side, side, 3), 128, np.uint8)))
+
+
+def grey_clip(engine: Engine, rows: int = 1) -> tuple[ClipConditions, Windows]:
+    """Clips and their first windows: a grey portrait and noise for speech."""
+    model, arch, device = engine.model, engine.model.arch, engine.device
+    masks, portrait = torch.full((3, 64, 64), 0.3), grey_portrait(engine)
+    still = model.to_change(portrait, portrait)
+    heard = (1, arch.window + arch.audio_context - 1, arch.speech_dim)
+    speech = torch.randn(heard, generator=torch.Generator().manual_seed(0)).to(device)
+    with engine.autocast():
+        reference = model.read_portrait(portrait)
+    clip = ClipConditions(
+        still=still,
+        reference=reference,
+        masks=model.mask_pyramid(masks[None].to(device)),
+        scales=torch.ones(1, 3, device=device),
+        background=background_of(masks, arch.latent_px).to(device),
+    )
+    window = Windows((0,), (0,), speech, preceding_frames(model, still, None))
+    return ClipConditions.together([clip] * rows), Windows.together([window] * rows)
+
+
+@cache
+def mini() -> Engine:
+    """The embedded weights, loaded once."""
+    return load_engine(GenerateSettings())
