@@ -32,6 +32,7 @@ include: "rules/generate.smk"
 include: "rules/finish.smk"
 include: "rules/report.smk"
 include: "rules/train.smk"
+include: "rules/curate.smk"
 
 
 rule all:

@@ -44,6 +44,15 @@ STEPS = {
     "encode_videos": "linker.train.steps",
     "train_stage1": "linker.train.steps",
     "train_stage2": "linker.train.steps",
+    "train_critic": "linker.train.steps",
+    "list_footage": "linker.curate.steps",
+    "measure_video": "linker.curate.measure",
+    "measure_syncnet": "linker.curate.syncnet",
+    "judge_video": "linker.curate.judge",
+    "cut_segments": "linker.curate.segments",
+    "funnel": "linker.curate.funnel",
+    "measure_check": "linker.curate.check",
+    "check_curation": "linker.curate.check",
 }
 LAUNCHED = ("generate", "train_codec", "train_speech", "encode_videos", "train_stage1", "train_stage2")  # see `launch`
 

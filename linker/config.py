@@ -22,6 +22,7 @@ REGIONS = ("head", "mouth", "eyes")  # the order of every per-region tensor
 PACKAGE_DIR = Path(__file__).resolve().parent
 ROOT_DIR = PACKAGE_DIR.parent
 MINI_DIR = ROOT_DIR / "workflow" / "resources" / "mini"
+CRITIC_DIR = ROOT_DIR / "workflow" / "resources" / "critic"
 
 
 class Group(BaseModel):
@@ -247,7 +248,35 @@ class TrainSettings(Group):
     stage1_batch: int = Field(16, ge=1, le=4096, description="frames a step in stage 1")
     stage2_steps: int = Field(4400, ge=1, le=10_000_000, description="steps of stage 2")
     stage2_batch: int = Field(2, ge=1, le=4096, description="windows of 12 + 4 frames a step in stage 2")
+    critic_pieces: int = Field(5000, ge=64, le=10_000_000, description="4.4 s pieces of speech for the sync critic")
+    critic_steps: int = Field(4000, ge=1, le=10_000_000, description="steps of the sync critic, 40 pieces each")
     learning_rate: float = Field(6e-4, gt=0, le=1, description="of both stages (the paper's 1e-5 is for base)")
+
+
+class CurateSettings(Group):
+    """curate: what becomes of footage. A moved threshold judges again from what was measured; nothing is decoded."""
+
+    max_video_s: float = Field(3600, ge=1, le=36_000, description="longest accepted video, seconds")
+    max_video_mb: float = Field(20_000, gt=0, le=1_000_000, description="largest accepted video, megabytes")
+    min_fps: float = Field(20, ge=1, le=120, description="slowest accepted frame rate")
+    min_segment_s: float = Field(3, ge=1.5, le=60, description="shortest segment, seconds")
+    max_segment_s: float = Field(20, ge=3, le=120, description="longest segment, seconds")
+    min_face_px: float = Field(80, ge=16, le=4096, description="cut: smallest face height, source pixels")
+    max_yaw: float = Field(0.8, gt=0, le=1, description="cut: sine of the turn from which a face is a profile")
+    occlusion: float = Field(0.13, gt=0, le=1, description="stage 1: share of the face that may be covered")
+    scene: float = Field(1.5, gt=0, le=100, description="stage 2: strongest change, 1 = PySceneDetect's own thresholds")
+    sync_confidence: float = Field(0.85, ge=0, le=100, description="stage 3: least confidence of the sync critic")
+    max_offset: int = Field(3, ge=0, le=15, description="stage 3: frames of offset that are corrected")
+    min_speech: float = Field(0.3, ge=0, le=1, description="stage 3: share of a segment with speech")
+    camera: float = Field(0.01, gt=0, le=1, description="stage 4: motion of the background, widths a frame")
+    objects: float = Field(0.022, gt=0, le=1, description="stage 4: motion of things in it, widths a frame")
+    flicker: float = Field(3.0, gt=0, le=255, description="stage 4: unsteadiness of the light, grey levels of 255")
+    splice: float = Field(0.1, gt=0, le=10, description="stage 4: leap of the face between frames, face heights")
+    frozen_s: float = Field(0.2, gt=0, le=60, description="stage 4: longest stretch of equal frames, seconds")
+    sharpness: float = Field(0.02, ge=0, le=10, description="stage 4: least sharpness of the face")
+    blocks: float = Field(0.6, gt=0, le=100, description="stage 4: block edges of heavy compression")
+    syncnet: str = Field("", description="SyncNet's weights (a .model or .safetensors file); empty = our own critic")
+    syncnet_confidence: float = Field(3.0, ge=0, le=100, description="stage 3: least Sync-C where SyncNet judges")
 
 
 class Settings(Group):
@@ -264,6 +293,7 @@ class Settings(Group):
     provenance: ProvenanceSettings = ProvenanceSettings()
     launch: LaunchSettings = LaunchSettings()
     train: TrainSettings = TrainSettings()
+    curate: CurateSettings = CurateSettings()
 
 
 def read_settings(values: dict[str, Any], where: str) -> Settings:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from linker.config import ROOT_DIR, Group, Settings, read_settings
 from linker.errors import SettingsError
 
-WORKFLOW_KEYS = ("manifest", "results", "rows", "part")  # of the configuration, but no settings
+WORKFLOW_KEYS = ("manifest", "results", "rows", "part", "footage", "check_videos")  # no settings
 Layer = dict[str, Any]
 
 
@@ -23,6 +23,7 @@ def settings_of(config: Layer, where: str) -> Settings:
 FILES = {  # settings that name files or folders
     "generate": ("weights",),
     "language": ("whisper",),
+    "curate": ("syncnet",),
     "upscale": ("weights",),
     "finish": ("label_font",),
     "provenance": ("certificate", "private_key"),

@@ -121,13 +121,13 @@ def probe(path: Path) -> MediaInfo:
     return info
 
 
-def _moving_pictures(container: InputContainer) -> list[Any]:
+def moving_pictures(container: InputContainer) -> list[Any]:
     """Video streams without cover art."""
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
 def _video_info(container: InputContainer) -> VideoInfo | None:
-    for stream in _moving_pictures(container)[:1]:
+    for stream in moving_pictures(container)[:1]:
         context = stream.codec_context
         fps = float(stream.average_rate or stream.guessed_rate or 0)
         return VideoInfo(context.width, context.height, fps, stream.frames, context.name, context.pix_fmt or "")
@@ -294,19 +294,19 @@ class WavSamples:
 def read_frames(path: Path) -> Iterator[np.ndarray]:
     """Every frame of the first moving picture, uint8 (height, width, 3) RGB, upright, streamed. Raises Undecodable."""
     with opened(path) as container:
-        streams = _moving_pictures(container)
+        streams = moving_pictures(container)
         if not streams:
             raise Undecodable("no_video", f"{plain(path)}: holds no moving pictures")
         read_s = 0.0
         for packet in container.demux(streams[0]):
             read_s = max(read_s, _end_s(packet, container))
             for frame in _decoded(packet, streams[0]):
-                yield _upright(frame)
+                yield upright(frame)
         if len(container.streams) == 1:  # other tracks may well be longer than the pictures
             _check_whole(path, container, read_s)
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
+def upright(frame: av.VideoFrame) -> np.ndarray:
     picture = frame.to_ndarray(format="rgb24")
     return np.rot90(picture, frame.rotation // 90) if frame.rotation else picture
 
@@ -321,7 +321,7 @@ def frame_md5(path: Path) -> str:
 
 def digest_frame(digest: Any, frame: av.VideoFrame) -> None:
     """Add a decoded frame to `frame_md5`'s digest."""
-    _digest_picture(digest, _upright(frame))
+    _digest_picture(digest, upright(frame))
 
 
 def _digest_picture(digest: Any, picture: np.ndarray) -> None:

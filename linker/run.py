@@ -44,6 +44,7 @@ class Order:
     settings: Settings
     profile: Path | None = None
     cores: int | None = None
+    footage: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,13 @@ def run_training(todo: Order) -> int:
     return _run_pass(todo, settings, "all", TRAINED)
 
 
+def run_curation(todo: Order) -> int:
+    """Make funnel.csv and the data set from `todo.footage`; Snakemake's exit code."""
+    todo.results.mkdir(parents=True, exist_ok=True)
+    settings = write_settings(todo, todo.results / "settings.yaml")
+    return _run_pass(todo, settings, "all", "funnel.csv")
+
+
 def _run_pass(todo: Order, settings: Path, rows: str, *targets: str) -> int:
     """Run Snakemake to its end; its exit code. Ctrl-C is passed on once, and everything it started ends with it."""
     began = time.time()
@@ -161,6 +169,7 @@ def read_plan(text: str) -> list[tuple[str, str]]:
 def write_settings(todo: Order, path: Path) -> Path:
     """The merged settings that this run uses, beside its results."""
     values = {"manifest": str(todo.manifest), "results": str(todo.results), **todo.settings.model_dump(mode="json")}
+    values |= {"footage": str(todo.footage)} if todo.footage else {}
     with atomic(path) as temporary:
         text = "# The settings of the last run, merged from all layers; a record, written again by every run.\n"
         temporary.write_text(text + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")

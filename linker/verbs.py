@@ -1,22 +1,25 @@
-"""What people type: demo, test, plan, run, status, retry, train, weights, bench, verify. Each returns its exit code."""
+"""What people type: demo, test, plan, run, status, retry, curate, train, weights, bench, verify; their exit codes."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from linker import leases, lock
 from linker.config import MINI_DIR, ROOT_DIR
 from linker.errors import EnvironmentError, ManifestError, SettingsError
+from linker.footage import read_footage
 from linker.manifest import is_whole_file, read_manifest
 from linker.plan import make_plan, media_faults, to_json, to_text
 from linker.records import Manifest, Row
-from linker.run import TRAINED, Order, order, run_training, run_workflow
+from linker.run import TRAINED, Order, order, run_curation, run_training, run_workflow
 from linker.status import RowState, counts, read_states, table
 
 DEMO = ROOT_DIR / "workflow" / "resources" / "demo" / "manifest.csv"
@@ -150,6 +153,24 @@ def train(options: argparse.Namespace) -> int:
     return EnvironmentError.exit_code if code else 0
 
 
+def curate(options: argparse.Namespace) -> int:
+    """Turn a folder or list of videos into clean, synchronous segments with a verdict of every stage."""
+    todo = _order(argparse.Namespace(**{**vars(options), "manifest": DEMO}))
+    footage = read_footage(options.footage)
+    for fault in footage.faults:
+        print(fault, file=sys.stderr)
+    if not footage.videos:
+        raise ManifestError(f"{options.footage}: every line has a fault; correct the lines above and run again")
+    with lock.held(todo.results):
+        code = run_curation(replace(todo, footage=Path(os.path.abspath(options.footage))))
+    if code:
+        print(f"not finished; see {todo.results / 'logs'}, and run again to continue")
+        return EnvironmentError.exit_code
+    print((todo.results / "funnel.csv").read_text(encoding="utf-8"), end="")
+    print(f"verdicts: {todo.results / 'verdicts.jsonl'}\ndata set: {todo.results / 'dataset' / 'README.md'}")
+    return 4 if footage.faults else 0
+
+
 def weights(options: argparse.Namespace) -> int:
     """Check a checkpoint folder and tell what is in it (without one: the embedded weights), or start one."""
     from linker.model.lingualinker import describe
@@ -215,6 +236,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_how(parser)
 
 
+def _add_curate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("footage", type=Path, help="a folder of videos, or a .csv, .tsv or .jsonl list")
+    parser.add_argument("--results", type=Path, default=Path("results", "curation"), help="(results/curation)")
+    _add_how(parser)
+
+
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     _add_run(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -261,6 +288,7 @@ VERBS: dict[str, tuple[Arguments, Verb]] = {
     "run": (_add_run, run),
     "status": (_add_status, status),
     "retry": (_add_retry, retry),
+    "curate": (_add_curate, curate),
     "train": (_add_train, train),
     "weights": (_add_weights, weights),
     "bench": (_add_bench, bench),

@@ -125,3 +125,21 @@ rule train_stage2:
     shell:
         "python -P -m linker.cli train_stage2 --log {log:q} --encoded {input.encoded:q} --stage1 {input.stage1:q}"
         " --codec {input.codec:q} --speech {input.speech:q} --weights {output.weights:q} --settings {params.settings:q}"
+
+
+rule train_critic:
+    output:
+        critic="training/critic/critic.safetensors",
+    log:
+        "logs/train_critic/train_critic.log",
+    benchmark:
+        "benchmarks/train_critic/train_critic.jsonl"
+    conda:
+        "../environment.yml"
+    threads: workflow.cores
+    params:
+        settings=token(SETTINGS.train),
+    message:
+        "train_critic"
+    shell:
+        "python -P -m linker.cli train_critic --log {log:q} --critic {output.critic:q} --settings {params.settings:q}"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "linker"
 
 GROUND = ("errors", "config", "records", "manifest", "layers", "shards", "status", "process", "lock", "iso639")
-GROUND += ("heartbeat", "leases", "rows", "faults")
+GROUND += ("heartbeat", "leases", "rows", "faults", "footage")
 FLOORS = {
     0: GROUND,
     5: ("cli", "verbs", "__main__", "bootstrap", "run", "plan", "verify", "bench"),
@@ -26,7 +26,7 @@ FLOORS = {
 }
 STEPS = ("audio", "language", "face", "generate", "collect", "background", "upscale", "deliver", "report")
 LIGHT = {"yaml", "pydantic", "linker"}  # what the ground floor may import beside the standard library
-MEDIA = {"media", "mux", "encode", "measure", "loudness"}  # decode and encode, containers, facts, the loudness filter
+MEDIA = {"media", "mux", "encode", "measure", "loudness", "ticks"}  # decode and encode, containers, facts, the loudness filter
 ALONE = {"submitit": {"launch"}, "av": MEDIA, "imageio_ffmpeg": MEDIA}
 
 

@@ -3,13 +3,16 @@
 Reads the settings and the manifest once. Only ids that the manifest's reader accepted become wildcards.
 """
 
+import hashlib
+import json
 import shlex
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
-from linker.config import MINI_DIR, ROOT_DIR, token
+from linker.config import CRITIC_DIR, MINI_DIR, ROOT_DIR, token
+from linker.footage import read_footage
 from linker.layers import anchored, settings_of
 from linker.manifest import read_manifest
 from linker.process import resolved
@@ -22,6 +25,8 @@ ROWS = {row.clip: row for row in MANIFEST.rows}
 PORTRAITS = {row.portrait_id: row for row in MANIFEST.rows}
 AUDIOS = {row.audio_id: row for row in MANIFEST.rows}
 SHARDS = rows_by_shard(MANIFEST.rows, SETTINGS.generate.shards)
+VIDEOS = {video.id: video for video in read_footage(Path(config["footage"])).videos} if config.get("footage") else {}
+CHECK_VIDEOS, CHECK_SHARES = int(config.get("check_videos", 400)), 8
 SHARD_OF = {row.clip: shard for shard, rows in SHARDS.items() for row in rows}
 
 # Jobs find this interpreter and this package from any folder; `exec` makes the step Snakemake's own child, so that it
@@ -39,6 +44,8 @@ wildcard_constraints:
     portrait=r"[a-z0-9-]+\.[0-9a-f]{8}",
     audio=r"[a-z0-9-]+\.[0-9a-f]{8}",
     shard=r"s\d{3,4}",
+    video=r"[a-z0-9-]+\.[0-9a-f]{8}",
+    share=r"\d",
 
 
 def portrait_source(wildcards):
@@ -174,6 +181,42 @@ def write_report():
     words = ["report", "--results", ".", "--status", "status.tsv", "--page", "report/index.html"]
     words += ["--manifest", config["manifest"], "--log", "logs/report/report.log"]
     subprocess.run([sys.executable, "-P", "-m", "linker.cli", *words], check=False)
+
+
+def video_source(wildcards):
+    """The file of a piece of footage."""
+    return str(VIDEOS[wildcards.video].path)
+
+
+def of_videos(name):
+    """A file of every piece of footage, in the listing's order."""
+    return [f"footage/{video}/{name}" for video in VIDEOS]
+
+
+def syncnet_weights():
+    """SyncNet's weights where the user gave some."""
+    return [SETTINGS.curate.syncnet] if SETTINGS.curate.syncnet else []
+
+
+def syncnet_embeddings(wildcards):
+    """SyncNet's embeddings where it is to judge; nothing where our own critic does."""
+    return [f"footage/{wildcards.video}/syncnet.npz"] if SETTINGS.curate.syncnet else []
+
+
+def syncnet_option(wildcards):
+    """The words that give a video's embeddings to the judge."""
+    return ["--embeddings", *syncnet_embeddings(wildcards)] if SETTINGS.curate.syncnet else []
+
+
+def footage_digest():
+    """Changes when a video or what the list says of it does."""
+    return hashlib.sha256(repr(list(VIDEOS.values())).encode()).hexdigest()[:16]
+
+
+def measuring():
+    """The settings of curation that decide what is measured; thresholds only judge."""
+    measured = ("max_video_s", "max_video_mb", "min_fps")
+    return json.dumps({name: getattr(SETTINGS.curate, name) for name in measured}, sort_keys=True)
 
 
 def rows_digest():

@@ -14,10 +14,12 @@ import torch
 from linker.backends import load_codec, load_speech_encoder
 from linker.config import TrainSettings
 from linker.model.architecture import MINI, Architecture
+from linker.model.critic import save_critic
 from linker.model.lingualinker import LinguaLinker
-from linker.records import read_json, write_json
+from linker.records import atomic, read_json, write_json
 from linker.synth.video import draw_videos as draw_range
 from linker.train import codec as codec_module
+from linker.train import critic as critic_module
 from linker.train import speech as speech_module
 from linker.train.dataset import change_deviation
 from linker.train.dataset import encode_videos as encode_range
@@ -76,6 +78,15 @@ def train_stage2(
     for part in (codec, speech):
         copy_part(part.parent, weights.parent / part.parent.name)
     model.save_pretrained(weights.parent, {"stage": 2, **settings.model_dump()})
+
+
+def train_critic(critic: Path, settings: TrainSettings) -> None:
+    """Train the sync critic of curation; `critic` is its .safetensors file."""
+    use_cores()
+    state = critic.with_name("critic.state")
+    trained = critic_module.train_critic(state, settings.critic_pieces, settings.critic_steps)
+    with atomic(critic) as temporary:
+        save_critic(trained, temporary)
 
 
 def architecture(encoded: Path) -> Architecture:

@@ -1,0 +1,69 @@
+"""judge_video: every stage's verdict on every segment, from what was measured; nothing is decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from linker.audio import find_speech
+from linker.config import SAMPLE_RATE_HZ, CurateSettings
+from linker.curate.coherence import judge_coherence
+from linker.curate.cut import find_segments, judge_cut
+from linker.curate.measure import Measures
+from linker.curate.occlusion import judge_occlusion
+from linker.curate.scenes import judge_scenes
+from linker.curate.sync import critic_says, heard_in, judge_lips, speaker, syncnet_says
+from linker.curate.verdicts import Segment, Verdict
+from linker.media import read_audio
+from linker.model.critic import SyncCritic, load_critic
+from linker.records import read_json, write_json
+
+SPEECH_THRESHOLD = 0.5
+
+
+def judge_video(
+    video: str, measures: Path, sound: Path, facts: Path, critic: Path, verdicts: Path, settings: CurateSettings,
+    embeddings: Path | None = None,
+) -> None:  # fmt: skip
+    """Write `verdicts` (JSON): the segments and a verdict a stage; a refused video has one verdict, of stage cut.
+
+    `embeddings` are SyncNet's, where it judges instead of our own critic.
+    """
+    told = read_json(facts)
+    if told["refusal"]:
+        refused = Verdict(video, 0, "cut", 0.0, 0.0, False, told["refusal"]["kind"], told["refusal"]["reason"])
+        write_json(verdicts, {"video": video, "duration_s": 0.0, "segments": [], "verdicts": [refused.to_json()]})
+        return
+    samples, _ = read_audio(sound, SAMPLE_RATE_HZ)
+    segments, found = judge(video, Measures.load(measures), samples, load_critic(critic), settings, embeddings)
+    listed = [{"number": s.number, "first": s.first, "last": s.last, "slot": s.slot} for s in segments]
+    spoken = {"video": video, "duration_s": told["duration_s"], "segments": listed}
+    write_json(verdicts, spoken | {"verdicts": [verdict.to_json() for verdict in found]})
+
+
+def judge(
+    video: str, measures: Measures, samples: np.ndarray, critic: SyncCritic, settings: CurateSettings,
+    embeddings: Path | None = None,
+) -> tuple[list[Segment], list[Verdict]]:  # fmt: skip
+    """All segments and all verdicts. A stretch that the cut refuses gets no further verdicts: there is no face."""
+    speech = find_speech(samples, SPEECH_THRESHOLD) if np.abs(samples).max(initial=0) > 0 else []
+    segments: list[Segment] = []
+    verdicts: list[Verdict] = []
+    for candidate in find_segments(measures, speech, settings):
+        segment = candidate
+        if candidate.slot is not None:
+            segment = Segment(
+                candidate.number, candidate.first, candidate.last, speaker(candidate, measures, samples, critic)
+            )
+        segments.append(segment)
+        verdicts.append(judge_cut(video, segment, measures, settings))
+        if segment.slot is not None:
+            says = syncnet_says(embeddings, segment) if embeddings else critic_says(critic, segment, measures, samples)
+            verdicts += [
+                judge_occlusion(video, segment, measures, settings),
+                judge_scenes(video, segment, measures, settings),
+                judge_lips(video, segment, heard_in(segment, samples), speech, says, settings),
+                judge_coherence(video, segment, measures, settings),
+            ]
+    return segments, verdicts

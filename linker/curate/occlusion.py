@@ -1,0 +1,163 @@
+"""Stage 1: something before the face, or the face gone.
+
+A face is compared with itself: put upright into a small tile, most of its places keep their colour while it talks.
+What covers it is found as places that leave their usual range together, for several frames; hands are also found by
+their own detector.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from linker.config import CurateSettings
+from linker.curate.faces import heights_px, restored
+from linker.curate.measure import EVERY, Measures
+from linker.curate.verdicts import Segment, Verdict, stretches, sustained
+from linker.landmarks import OVAL
+
+CELLS = 16  # a tile is judged on 16 x 16 places
+HOLD = 5  # frames that something must stay: shorter than that is a blink or a blur
+LEAST_CHANGE, LESSER_CHANGE = 18.0, 8.0  # CIELAB distances: no shade of the same skin; perhaps one
+UNLIKE, LESS_ALIKE = 0.3, 0.35  # local correlation with the usual look; how far below the usual correlation
+FLAT = 9.0  # variance of grey levels that counts as no structure
+HAND_CHANGES = 0.03  # share of the face that a hand before it changes at least: the detector also sees hands in faces
+USUAL = 3.5  # robust deviations that a place stays within
+OUTSIDE = 0.02  # of the face's width beyond the picture's edge that counts as leaving
+
+
+def judge_occlusion(video: str, segment: Segment, measures: Measures, settings: CurateSettings) -> Verdict:
+    """The score is the share of the face that stays covered for HOLD frames; 1 where the face is not seen."""
+    change = covered(measures, segment)
+    figures = {
+        "covered": change,
+        "missing": missing(measures, segment),
+        "hand": hand_over(measures, segment) * (change > HAND_CHANGES),
+        "leaving": leaving(measures, segment),
+    }
+    held = {name: sustained(figure, HOLD) for name, figure in figures.items()}
+    peaks = {name: round(float(figure.max()), 4) for name, figure in held.items()}
+    name = max(peaks, key=lambda name: peaks[name])
+    kept = peaks[name] <= settings.occlusion
+    frames = [] if kept else stretches(held[name] > settings.occlusion, segment.first)
+    reason = "" if kept else _WORDS[name].format(peaks[name])
+    return Verdict(
+        video,
+        segment.number,
+        "occlusion",
+        peaks[name],
+        settings.occlusion,
+        kept,
+        "" if kept else name,
+        reason,
+        frames,
+        peaks,
+    )
+
+
+_WORDS = {
+    "covered": "something covers {:.0%} of the face",
+    "missing": "the face is lost",
+    "hand": "a hand covers {:.0%} of the face",
+    "leaving": "{:.0%} of the face is outside the picture",
+}
+
+
+def missing(measures: Measures, segment: Segment) -> np.ndarray:
+    """(T,) 1 where no face is followed."""
+    assert segment.slot is not None
+    return (~np.isfinite(measures.points[segment.span, segment.slot, 0, 0])).astype(np.float32)
+
+
+def covered(measures: Measures, segment: Segment) -> np.ndarray:
+    """(T,) share of the face's places that have left their usual look; 0 where no face is seen.
+
+    A place has left it by its colour alone, or by a lesser change of colour together with another structure: a hand
+    may have the face's colour, but not its eyes, nose and lips.
+    """
+    assert segment.slot is not None
+    seen = missing(measures, segment) == 0
+    share = np.zeros(len(seen), np.float32)
+    if seen.sum() < 2 * HOLD:
+        return share
+    tiles = measures.tiles[segment.span, segment.slot][seen]
+    recoloured, touched = _recoloured(np.stack([_cells(tile) for tile in tiles]))
+    strange = (recoloured | (touched & _restructured(tiles))) & _FACE
+    share[seen] = strange.sum((1, 2)) / _FACE.sum()
+    return share
+
+
+def _recoloured(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """CIELAB (T, 16, 16, 3): places whose colour has left its range, and those that may have."""
+    usual = np.median(lab, 0)
+    lab = lab - np.median((lab - usual)[:, _FACE], 1)[:, None, None]  # the light of the whole face may change
+    distance = np.linalg.norm(lab - usual, axis=-1)
+    spread = 1.4826 * np.median(distance, 0)
+    return distance > np.maximum(LEAST_CHANGE, USUAL * spread), distance > np.maximum(LESSER_CHANGE, 2 * spread)
+
+
+def _restructured(tiles: np.ndarray) -> np.ndarray:
+    """(T, 16, 16): places whose surroundings no longer correlate with how they mostly look."""
+    gray = np.stack([cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY).astype(np.float32) for tile in tiles])
+    usual = np.median(gray, 0)
+    alike = np.stack([_alike(one, usual) for one in gray])
+    return alike < np.minimum(UNLIKE, np.median(alike, 0) - LESS_ALIKE)
+
+
+def _alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Local correlation of two tiles over 7 x 7 pixels, at the cells (16, 16)."""
+    size = (7, 7)
+    mean_a, mean_b = cv2.blur(a, size), cv2.blur(b, size)
+    var_a, var_b = cv2.blur(a * a, size) - mean_a**2, cv2.blur(b * b, size) - mean_b**2
+    shared = cv2.blur(a * b, size) - mean_a * mean_b
+    return cv2.resize(
+        (shared + FLAT) / np.sqrt((var_a + FLAT) * (var_b + FLAT)), (CELLS, CELLS), interpolation=cv2.INTER_AREA
+    )
+
+
+def _cells(tile: np.ndarray) -> np.ndarray:
+    """CIELAB (16, 16, 3) float32."""
+    small = cv2.resize(tile, (CELLS, CELLS), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    return cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
+
+
+def _face_cells() -> np.ndarray:
+    """The oval of a face in its tile, (16, 16) bool."""
+    rows, columns = np.mgrid[:CELLS, :CELLS] + 0.5
+    return ((columns - CELLS / 2) / 4.6) ** 2 + ((rows - 8.2) / 5.6) ** 2 < 1
+
+
+_FACE = _face_cells()
+
+
+def hand_over(measures: Measures, segment: Segment) -> np.ndarray:
+    """(T,) share of the face's oval that hands lie over, held between looks."""
+    assert segment.slot is not None
+    mesh = restored(measures.points[segment.span, segment.slot])
+    share = np.zeros(len(mesh), np.float32)
+    for i in range(len(mesh)):
+        hands = measures.hands[min((segment.first + i) // EVERY, len(measures.hands) - 1)]
+        if np.isfinite(mesh[i, OVAL[0], 0]) and np.isfinite(hands[:, 0, 0]).any():
+            share[i] = _overlap(mesh[i, list(OVAL)], hands[np.isfinite(hands[:, 0, 0])])
+    return share
+
+
+def _overlap(oval: np.ndarray, hands: np.ndarray) -> float:
+    """Share of an oval (36, 2) under the hulls of hands (n, 21, 2)."""
+    corner = oval.min(0)
+    scale = 64 / max(float(np.ptp(oval, axis=0).max()), 1.0)
+    face, hand = np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8)
+    cv2.fillConvexPoly(face, cv2.convexHull(((oval - corner) * scale).astype(np.int32)), 1)
+    for points in hands:
+        cv2.fillConvexPoly(hand, cv2.convexHull(((points - corner) * scale).astype(np.int32)), 1)
+    return float((face & hand).sum() / max(int(face.sum()), 1))
+
+
+def leaving(measures: Measures, segment: Segment) -> np.ndarray:
+    """(T,) share of the face's height or width that lies beyond the picture's edge."""
+    assert segment.slot is not None
+    points = measures.points[segment.span, segment.slot]
+    mesh = restored(points)[:, list(OVAL)]
+    size = np.array([measures.size[1], measures.size[0]], np.float32)
+    beyond = np.maximum(-mesh.min(1), mesh.max(1) - size).max(1) / np.maximum(heights_px(points), 1)
+    return np.nan_to_num(np.maximum(beyond - OUTSIDE, 0)).astype(np.float32)

@@ -1,0 +1,155 @@
+"""cut_segments: the kept segments as training reads them: frame-exact, square, upright, with the sound in step.
+
+One tar a video, in webdataset's form: {key}.mp4, .wav, .landmarks.npy, .masks.npy, .json for each segment. Pictures are
+decoded and encoded anew, so a segment begins and ends at its frame and not at a key frame.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from linker.config import FACE_PX, FPS, SAMPLE_RATE_HZ, FaceSettings
+from linker.curate.faces import restored
+from linker.curate.measure import READ_PX, Measures
+from linker.curate.verdicts import STAGES
+from linker.face_models import subject_map
+from linker.landmarks import crop_box, region_masks, to_crop
+from linker.media import encode_video, read_audio, write_wav
+from linker.pictures import cut_square
+from linker.records import atomic, read_json
+from linker.ticks import ticks
+
+MASK_PX = 64  # side of the stored region masks: a latent of the base model
+SUBJECT_EVERY = 5  # frames between two looks at what is subject and what is background
+CRF = 12  # of the stored pictures: hardly any loss
+LEVELS = 255
+
+
+def cut_segments(video: Path, verdicts: Path, measures: Path, sound: Path, segments: Path) -> None:
+    """Write the tar `segments`, empty where nothing was kept: one more decode pass of videos that keep some."""
+    told = read_json(verdicts)
+    wanted = kept_segments(told)
+    with atomic(segments) as temporary, tarfile.open(temporary, "w") as tar:
+        if wanted:
+            looked = Measures.load(measures)
+            samples, _ = read_audio(sound, SAMPLE_RATE_HZ)
+            for segment, frames in _frames_of(video, wanted):
+                _store(tar, told, segment, frames, looked, samples)
+
+
+def kept_segments(told: dict[str, Any]) -> list[dict[str, Any]]:
+    """The segments that every stage kept, in order."""
+    verdicts: dict[int, dict[str, bool]] = {}
+    for verdict in told["verdicts"]:
+        verdicts.setdefault(verdict["segment"], {})[verdict["stage"]] = verdict["kept"]
+    passed = {number for number, stages in verdicts.items() if all(stages.get(stage, False) for stage in STAGES)}
+    return [segment for segment in told["segments"] if segment["number"] in passed]
+
+
+def _frames_of(video: Path, wanted: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Iterator[np.ndarray]]]:
+    """Each segment with its frames, streamed out of one pass; a segment's frames are used up before the next's."""
+    stream = enumerate(ticks(video, READ_PX))
+
+    def frames(segment: dict[str, Any]) -> Iterator[np.ndarray]:
+        for number, tick in stream:
+            if number >= segment["first"]:
+                yield tick.frame
+            if number + 1 == segment["last"]:
+                return
+
+    for segment in wanted:
+        yield segment, frames(segment)
+
+
+def _store(
+    tar: tarfile.TarFile, told: dict[str, Any], segment: dict[str, Any], frames: Iterator[np.ndarray],
+    looked: Measures, samples: np.ndarray,
+) -> None:  # fmt: skip
+    key = f"{told['video'].replace('.', '-')}-{segment['number']:04d}"
+    count = segment["last"] - segment["first"]
+    points = _filled(looked.points[segment["first"] : segment["last"], segment["slot"]]) / float(looked.scale)
+    box = crop_box(np.nanmedian(restored(points), 0))
+    inside = to_crop(restored(points), box)
+    subjects: list[np.ndarray] = []
+    verdicts = {v["stage"]: v for v in told["verdicts"] if v["segment"] == segment["number"]}
+    offset = int(verdicts["sync"]["measured"]["offset"])
+    with tempfile.TemporaryDirectory() as folder:
+        picture, wav = Path(folder, "a.mp4"), Path(folder, "a.wav")
+        crops = _cropped(frames, box, subjects)
+        encode_video(crops, picture, FACE_PX, FACE_PX, None, "", CRF, 64, {}, frame_count=count)
+        write_wav(wav, in_step(samples, segment["first"], count, offset), SAMPLE_RATE_HZ)
+        _add(tar, f"{key}.mp4", picture.read_bytes())
+        _add(tar, f"{key}.wav", wav.read_bytes())
+    _add(tar, f"{key}.landmarks.npy", _bytes(inside.astype(np.float32)))
+    _add(tar, f"{key}.masks.npy", _bytes(masks(inside, subjects)))
+    facts = {
+        "video": told["video"],
+        "segment": segment,
+        "box": list(box),
+        "frames": count,
+        "fps": FPS,
+        "offset": offset,
+    }
+    _add(tar, f"{key}.json", json.dumps({**facts, "verdicts": verdicts}, ensure_ascii=False).encode())
+
+
+def _filled(points: np.ndarray) -> np.ndarray:
+    """Landmarks (T, P, 2) of unseen frames between their neighbours'."""
+    seen = np.isfinite(points[:, 0, 0])
+    times = np.arange(len(points))
+    flat = points.reshape(len(points), -1)
+    filled = np.stack([np.interp(times, times[seen], column[seen]) for column in flat.T], 1)
+    return filled.reshape(points.shape).astype(np.float32)
+
+
+def _cropped(frames: Iterator[np.ndarray], box: Any, subjects: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Square crops (512, 512, 3); notes now and then what of them is subject."""
+    for i, frame in enumerate(frames):
+        crop = cut_square(frame, box, FACE_PX)
+        if i % SUBJECT_EVERY == 0:
+            small = cv2.resize(crop, (2 * MASK_PX, 2 * MASK_PX), interpolation=cv2.INTER_AREA)
+            subjects.append(subject_map(small))
+        yield crop
+
+
+def masks(points: np.ndarray, subjects: list[np.ndarray]) -> np.ndarray:
+    """Head, mouth, eyes of every frame: uint8 (T, 3, 64, 64), 255 = inside; as extract_masks makes them."""
+    settings, side = FaceSettings(), 2 * MASK_PX
+    stored = np.zeros((len(points), 3, MASK_PX, MASK_PX), np.uint8)
+    for i, mesh in enumerate(points * (side / FACE_PX)):
+        regions = region_masks(mesh, subjects[i // SUBJECT_EVERY], settings)
+        for j, name in enumerate(("head", "mouth", "eyes")):
+            small = cv2.resize(regions[name].astype(np.float32), (MASK_PX, MASK_PX), interpolation=cv2.INTER_AREA)
+            stored[i, j] = np.rint(small * LEVELS)
+    return stored
+
+
+def in_step(samples: np.ndarray, first: int, frames: int, offset: int) -> np.ndarray:
+    """The sound of a segment, `offset` frames later in the file than its pictures; silence beyond either end."""
+    per_frame = SAMPLE_RATE_HZ // FPS
+    start, count = (first + offset) * per_frame, frames * per_frame
+    heard = samples[max(0, start) : max(0, start + count)]
+    before = min(max(0, -start), count)
+    return np.pad(heard, (before, count - before - len(heard[: count - before])))[:count].astype(np.float32)
+
+
+def _bytes(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """A member without dates or owners: the same segment, the same bytes."""
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))

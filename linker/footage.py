@@ -1,0 +1,129 @@
+"""Footage: the videos that curation is pointed at, a folder or a list with licences and sources."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from linker.errors import ManifestError
+from linker.records import Fault, content_name
+
+COLUMNS = ("video", "licence", "source", "identity", "language")
+SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv")
+TEXT_MAX = 500
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Video:
+    """One file; `id` names its folder in the results. `identity` is who speaks, where the list says so."""
+
+    id: str
+    path: Path
+    licence: str = ""
+    source: str = ""
+    identity: str = ""
+    language: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        return {name: str(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Footage:
+    """What was listed: good entries, and every fault of the others."""
+
+    videos: tuple[Video, ...]
+    faults: tuple[Fault, ...] = ()
+
+
+def read_footage(path: Path) -> Footage:
+    """Every video below a folder, or of a list (.csv, .tsv, .jsonl with a column `video`). Raises ManifestError."""
+    where = Path(os.path.abspath(path))
+    if where.is_dir():
+        footage = Footage(tuple(Video(content_name(video, ""), video) for video in _below(where)))
+    elif where.is_file():
+        footage = _listed(where)
+    else:
+        raise ManifestError(f"{path}: found nothing there; needed a folder of videos or a .csv, .tsv or .jsonl list")
+    if not footage.videos and not footage.faults:
+        raise ManifestError(f"{path}: found no video; known are {' '.join(SUFFIXES)}")
+    return footage
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Video files in a folder and its subfolders, by name; hidden ones and links out of it are passed over."""
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            path = Path(root, name)
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and not path.is_symlink():
+                yield path
+
+
+def _listed(path: Path) -> Footage:
+    videos: dict[str, Video] = {}
+    faults: list[Fault] = []
+    for line, cells in _records(path):
+        wrong = _wrong(cells, path.parent)
+        video = None if wrong else _video(cells, path.parent)
+        if video and video.id in videos:
+            wrong = [("video", f"{cells['video']!r} is listed twice; remove one line")]
+        faults += [Fault(str(path), line, column, message) for column, message in wrong]
+        if video and not wrong:
+            videos[video.id] = video
+    return Footage(tuple(videos.values()), tuple(faults))
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line numbers and cells. Raises ManifestError for a file that is no such list."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix == ".jsonl":
+            yield from ((n, json.loads(line)) for n, line in enumerate(text.splitlines(), 1) if line.strip())
+            return
+        reader = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+        if "video" not in (reader.fieldnames or ()):
+            raise ManifestError(f"{path}:1: found columns {reader.fieldnames}, needed `video`; others: {COLUMNS[1:]}")
+        yield from ((reader.line_num, dict(cells)) for cells in reader)
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise ManifestError(f"{path}: is no list of videos ({error})") from None
+
+
+def _wrong(cells: Any, folder: Path) -> list[tuple[str, str]]:
+    if not isinstance(cells, dict) or not all(isinstance(v, str | None) for v in cells.values()):
+        return [("video", "needed one object of texts a line")]
+    unknown = [str(name) for name in cells if name not in COLUMNS]
+    wrong = [(name, f"unknown column; known are {', '.join(COLUMNS)}") for name in unknown]
+    for name in COLUMNS:
+        value = cells.get(name) or ""
+        if _CONTROL.search(value) or len(value) > TEXT_MAX:
+            wrong.append((name, f"control characters, or over {TEXT_MAX} characters"))
+    value = cells.get("video") or ""
+    if not value:
+        wrong.append(("video", "is empty; type the file's path"))
+    elif not _CONTROL.search(value) and not Path(folder, value).is_file():
+        wrong.append(("video", f"{value!r}: no such file below {folder}"))
+    return wrong
+
+
+def _video(cells: dict[str, str | None], folder: Path) -> Video:
+    path = Path(os.path.abspath(folder / (cells["video"] or "")))
+    texts = {name: (cells.get(name) or "").strip() for name in COLUMNS[1:]}
+    return Video(content_name(path, ""), path, **texts)
+
+
+def write_listing(footage: Footage) -> list[dict[str, str]]:
+    """The videos as JSON values."""
+    return [video.to_json() for video in footage.videos]
+
+
+def read_listing(values: list[dict[str, str]]) -> list[Video]:
+    """What `write_listing` gave."""
+    return [Video(value["id"], Path(value["path"]), *(value[name] for name in COLUMNS[1:])) for value in values]
