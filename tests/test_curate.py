@@ -1,10 +1,11 @@
-"""Curation as a user runs it: a folder of footage in, verdicts, a funnel and shards out; faults found, nothing touched."""
+"""Curation as a user runs it: footage in; verdicts, a funnel and shards out; faults found, nothing touched."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,8 @@ def save(footage: Footage, path: Path, sound: bool = True) -> None:
 def curate(folder: Path, results: Path, *words: str) -> subprocess.CompletedProcess[str]:
     words = ("curate", str(folder), "--results", str(results), "--cores", "2", *words)
     command = [sys.executable, "-P", "-m", "linker.cli", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ CONTENT = 27.0  # ContentDetector
 HISTOGRAM = 0.1  # 1 - correlation; HistogramDetector has 0.05, which a crowd behind the speaker reaches
 BLACK, WHITE = 12.0, 245.0  # ThresholdDetector's floor, and its mirror image
 SLOW = 25  # frames over which a dissolve is looked for
-SLOW_LIMIT = 20.0  # grey levels of a mixture that is a dissolve
+SLOW_LIMIT = 10.0  # grey levels of a mixture that is a dissolve
 MIXED, STRANGE = 0.15, 3.0  # least share of either picture in a mixture; weight of what is no mixture
 
 

@@ -24,6 +24,10 @@ FACE_PX = 224
 WINDOW = 5  # frames of lips; 20 columns of MFCC
 MFCC_A_FRAME = 4
 REACH = 15  # lags to either side
+NOT_WEIGHTS = (
+    *(OSError, RuntimeError, LookupError, AttributeError, TypeError, ValueError, EOFError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
 _STEP, _FRAME, _FFT, _FILTERS, _CEPSTRA, _LIFTER = 160, 400, 512, 26, 13, 22
 
 
@@ -84,16 +88,8 @@ def load_syncnet(path: Path) -> SyncNet:
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         net.load_state_dict(state)
-    except (
-        OSError,
-        RuntimeError,
-        AttributeError,
-        TypeError,
-        SafetensorError,
-        pickle.UnpicklingError,
-        EOFError,
-    ) as error:
-        reason = str(error).splitlines()[0]
+    except NOT_WEIGHTS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise EnvironmentError(
             f"{path}: does not hold SyncNet's weights ({reason}); fetch syncnet_v2.model, or clear curate.syncnet"
         ) from None
