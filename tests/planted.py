@@ -19,9 +19,10 @@ from linker.config import CRITIC_DIR, FPS, SAMPLE_RATE_HZ, CurateSettings
 from linker.curate.faces import restored
 from linker.curate.judge import judge
 from linker.curate.measure import Measures, look_through
+from linker.encode import Target, encode
 from linker.footage import read_footage
 from linker.landmarks import OVAL
-from linker.media import encode_video, write_wav
+from linker.media import write_wav
 from linker.model.critic import SyncCritic, load_critic
 from linker.synth.defects import DEFECTS, PER_FRAME, Footage, plant
 from linker.ticks import read_sound, ticks
@@ -60,7 +61,7 @@ def dropped(footage: Footage, critic: SyncCritic, settings: CurateSettings) -> t
     with tempfile.TemporaryDirectory() as folder:
         sound, video = Path(folder, "sound.wav"), Path(folder, "video.mp4")
         write_wav(sound, footage.samples, SAMPLE_RATE_HZ)
-        encode_video(footage.frames, video, width, height, sound, "", 18, 128, {}, frame_count=len(footage.frames))
+        encode(footage.frames, [Target(video, (width, height), crf=18)], sound, len(footage.frames))
         measures, samples = look_through(video), read_sound(video, len(footage.frames))
     segments, verdicts = judge("planted", measures, samples, critic, settings)
     found = {verdict.stage: verdict.reason for verdict in reversed(verdicts) if not verdict.kept}

@@ -17,7 +17,8 @@ import pytest
 
 from linker.config import FACE_PX, FPS, SAMPLE_RATE_HZ
 from linker.curate.segments import in_step
-from linker.media import encode_video, read_frames, write_wav
+from linker.encode import Target, encode
+from linker.media import read_frames, write_wav
 from linker.synth.defects import PER_FRAME, Footage, plant
 from linker.synth.footage import draw_footage
 from linker.ticks import ticks
@@ -30,9 +31,7 @@ def save(footage: Footage, path: Path, sound: bool = True) -> None:
     height, width = footage.frames.shape[1:3]
     wav = path.with_suffix(".wav")
     write_wav(wav, footage.samples, SAMPLE_RATE_HZ)
-    encode_video(
-        footage.frames, path, width, height, wav if sound else None, "", 20, 128, {}, frame_count=len(footage.frames)
-    )
+    encode(footage.frames, [Target(path, (width, height), crf=20)], wav if sound else None, len(footage.frames))
     wav.unlink()
 
 

@@ -26,7 +26,7 @@ FLOORS = {
 }
 STEPS = ("audio", "language", "face", "generate", "collect", "background", "upscale", "deliver", "report")
 LIGHT = {"yaml", "pydantic", "linker"}  # what the ground floor may import beside the standard library
-MEDIA = {"media", "mux", "encode", "measure", "loudness", "ticks"}  # decode and encode, containers, facts, the loudness filter
+MEDIA = {"media", "mux", "encode", "measure", "loudness", "ticks"}  # decode, encode, containers, facts, the filter
 ALONE = {"submitit": {"launch"}, "av": MEDIA, "imageio_ffmpeg": MEDIA}
 
 

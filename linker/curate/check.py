@@ -17,7 +17,8 @@ from linker.curate.funnel import write_rows
 from linker.curate.judge import judge
 from linker.curate.measure import Measures, look_through
 from linker.curate.verdicts import STAGES
-from linker.media import encode_video, read_audio, write_wav
+from linker.encode import Target, encode
+from linker.media import read_audio, write_wav
 from linker.model.critic import SyncCritic, load_critic
 from linker.records import write_json
 from linker.synth.defects import DEFECTS
@@ -75,7 +76,7 @@ def _measure(case: Case, target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sound, video = Path(folder, "sound.wav"), Path(folder, "video.mp4")
         write_wav(sound, footage.samples, SAMPLE_RATE_HZ)
-        encode_video(footage.frames, video, width, height, sound, "", CRF, 128, {}, frame_count=len(footage.frames))
+        encode(footage.frames, [Target(video, (width, height), crf=CRF)], sound, len(footage.frames))
         found = look_through(video)
         write_wav(target.with_suffix(".wav"), read_sound(video, len(found)), SAMPLE_RATE_HZ)
     found.save(target)

@@ -21,9 +21,10 @@ from linker.config import FACE_PX, FPS, SAMPLE_RATE_HZ, FaceSettings
 from linker.curate.faces import restored
 from linker.curate.measure import READ_PX, Measures
 from linker.curate.verdicts import STAGES
+from linker.encode import Target, encode
 from linker.face_models import subject_map
 from linker.landmarks import crop_box, region_masks, to_crop
-from linker.media import encode_video, read_audio, write_wav
+from linker.media import read_audio, write_wav
 from linker.pictures import cut_square
 from linker.records import atomic, read_json
 from linker.ticks import ticks
@@ -85,7 +86,7 @@ def _store(
     with tempfile.TemporaryDirectory() as folder:
         picture, wav = Path(folder, "a.mp4"), Path(folder, "a.wav")
         crops = _cropped(frames, box, subjects)
-        encode_video(crops, picture, FACE_PX, FACE_PX, None, "", CRF, 64, {}, frame_count=count)
+        encode(crops, [Target(picture, (FACE_PX, FACE_PX), crf=CRF)], None, count)
         write_wav(wav, in_step(samples, segment["first"], count, offset), SAMPLE_RATE_HZ)
         _add(tar, f"{key}.mp4", picture.read_bytes())
         _add(tar, f"{key}.wav", wav.read_bytes())
