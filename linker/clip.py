@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from linker.config import FPS, Preset
+from linker.drift import Guard
 from linker.engine import Engine, name_of
 from linker.media import Undecodable, WavSamples
 from linker.model.audio_context import SpeechTrack, speech_chunks
@@ -29,7 +30,8 @@ KEPT = 8  # portraits whose latents, keys and values are kept for the next rows 
 
 @dataclass(eq=False)
 class Clip:
-    """A row that is being generated, under its lease; `window` is the first that is missing."""
+    """A row that is being generated, under its lease; `window` is the first that is missing, `anchored` are those that
+    began from the portrait because the one before had drifted from it."""
 
     lease: Lease
     engine: Engine
@@ -42,7 +44,9 @@ class Clip:
     window: int
     previous: Tensor | None
     rows: int
+    guard: Guard
     made: int = 0
+    anchored: list[int] = field(default_factory=list)
 
     @property
     def sampling(self) -> Sampling:
@@ -76,8 +80,20 @@ class Clip:
         """Keep the next window's latents, (F, C, h, w) float32, whole or not at all; its number."""
         with atomic(self.kept / f"{self.window:06d}.npy") as temporary:
             np.save(temporary, latents_1FChw[0].cpu().numpy())
-        self.previous, self.window, self.made = latents_1FChw, self.window + 1, self.made + 1
+        self.previous = self.start_of_next(self.window, latents_1FChw)
+        self.window, self.made = self.window + 1, self.made + 1
         return self.window - 1
+
+    @torch.inference_mode()
+    def start_of_next(self, window: int, latents_1FChw: Tensor) -> Tensor | None:
+        """What the window after `window` begins with: the end of that one, or, where it has drifted, the portrait."""
+        change = latents_1FChw[0, -1:].to(self.engine.device)
+        shown = self.engine.pictures(self.engine.model.from_change(change, self.portrait), self.preset.decoder)
+        if not self.guard.look(shown[0]).is_breach:
+            return latents_1FChw
+        if window + 1 < self.windows:
+            self.anchored.append(window + 1)
+        return None
 
     @torch.inference_mode()
     def pictures(self, window: int) -> np.ndarray:
@@ -95,6 +111,8 @@ class Clip:
             "video": str(self.lease.video.relative_to(self.lease.video.parents[2])),
             "frames": self.frames,
             "windows_made": self.made,
+            "window": self.engine.model.arch.window,
+            "anchored": self.anchored,
             "peak_memory_mb": self.engine.peak_memory_mb(),
             "seed": row["seed"],
             "weights": recipe.digest,
@@ -127,16 +145,22 @@ class Workshop:
         frames = max(round(read_json(self.root / row["loudness"])["duration_s"] * FPS), 1)
         kept = lease.stamped(self.engine.recipe.stamp(rows))
         try:
-            first, previous = resume_point(kept)
+            first = first_missing(kept)
             portrait, conditions = self._conditions(row)
             speech = self._hear(self.root / row["driver"], frames)
+            guard = self._guard(row, portrait, preset)
         except (Undecodable, ValueError, KeyError, SyntaxError, OSError) as error:
             if isinstance(error, OSError) and error.errno:  # a full disk, a missing file: not the file's content
                 raise
             raise Unreadable(f"a prepared file cannot be read ({str(error).splitlines()[0]})") from error
-        if previous is not None:
-            previous = previous.to(self.engine.device)
-        return Clip(lease, self.engine, preset, frames, portrait, conditions, speech, kept, first, previous, rows)
+        clip = Clip(lease, self.engine, preset, frames, portrait, conditions, speech, kept, first, None, rows, guard)
+        for window in range(first):
+            clip.previous = clip.start_of_next(window, load_window(kept, window).to(self.engine.device))
+        return clip
+
+    def _guard(self, row: dict[str, Any], portrait: Tensor, preset: Preset) -> Guard:
+        """Knows the portrait as the codec gives it back, so that the codec's own softness is no drift."""
+        return Guard(self.engine.pictures(portrait, preset.decoder)[0], read_masks(self.root / row["masks"]).numpy())
 
     def _read_portrait(self, path: Path) -> tuple[Tensor, Tensor, list[KeyValue]]:
         """A portrait's latent, as it is and as the nets model it, and its keys and values: one pass of each net."""
@@ -172,12 +196,12 @@ class Workshop:
         return SpeechTrack(path, self.engine.model.arch.speech_dim, frames)
 
 
-def resume_point(kept: Path) -> tuple[int, Tensor | None]:
-    """(first missing window, latents of the one before it); (0, None) for a new clip."""
-    first = 0
-    while (kept / f"{first:06d}.npy").is_file():
-        first += 1
-    return first, load_window(kept, first - 1) if first else None
+def first_missing(kept: Path) -> int:
+    """The first window that is not there."""
+    window = 0
+    while (kept / f"{window:06d}.npy").is_file():
+        window += 1
+    return window
 
 
 def load_window(kept: Path, window: int) -> Tensor:

@@ -212,13 +212,15 @@ def _examine(job: Job, drafts: list[Path]) -> tuple[Measured, list[Check]]:
 
 def _ordered(job: Job, draft: Path, still: np.ndarray) -> Ordered:
     codec, settings = PICTURES[job.settings.codec], job.settings
-    source = sound_of(job.audio)
+    copied = _copied(job)
+    is_mixed = not copied and sound_info(job.audio).channels > 2
+    source = sound_of(job.audio, "stereo" if is_mixed else None)
     if source is None:
         raise LinkerError(f"{job.audio}: holds no sound track any more; run normalize_audio again")
     anchored = [window * job.entry.get("window", WINDOW) / FPS for window in job.entry.get("anchored", [])]
     return Ordered(
         frames=job.frames, fps=settings.fps, size=job.scene.canvas.size, codec=codec.decoded, pix_fmt=codec.pix_fmt,
-        is_mp4=draft.suffix in CARRIERS, sound_codec=source.codec if _copied(job) else sound_codec(settings),
+        is_mp4=draft.suffix in CARRIERS, sound_codec=source.codec if copied else sound_codec(settings),
         language=three_letters(job.language), subtitles=bool(job.cues),
         loudness_lufs=None if settings.loudness_lufs == "as_is" else settings.loudness_lufs, source=source,
         speech=job.heard.get("speech", []), still_dark=float((luma_of(still) < DARK_LUMA).mean()),

@@ -81,7 +81,7 @@ class Recipe:
 @cache
 def code_hash() -> str:
     """Eight hex digits of the code between a row and its frames, and of torch."""
-    files = [PACKAGE_DIR / f"{name}.py" for name in ("generate", "clip", "engine", "backends")]
+    files = [PACKAGE_DIR / f"{name}.py" for name in ("generate", "clip", "engine", "backends", "drift")]
     told = "".join(sha256_file(path) for path in [*files, *sorted((PACKAGE_DIR / "model").glob("*.py"))])
     return hashlib.sha256(f"{told}{torch.__version__}".encode()).hexdigest()[:8]
 

@@ -26,6 +26,7 @@ class SoundCodec:
 
     encoder: str
     rates_hz: tuple[int, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
 
 
 PICTURES = {
@@ -39,9 +40,10 @@ PICTURES = {
     "ffv1": PictureCodec("ffv1", "ffv1", "bgr0", {"level": "3", "slicecrc": "1", "g": "1"}),
 }  # fmt: skip
 MASTERS = {"prores": "mov", "ffv1": "mkv"}
+# Without PNS: with it, AAC replaces what sounds like noise by noise of its own.
 # AAC ends on a whole packet of 1024 samples: at lower rates than these that is longer than a video frame.
 SOUNDS = {
-    "aac": SoundCodec("aac", (32000, 44100, 48000, 64000, 88200, 96000)),
+    "aac": SoundCodec("aac", (32000, 44100, 48000, 64000, 88200, 96000), (("aac_pns", "0"),)),
     "opus": SoundCodec("libopus", (48000,)),
     "pcm": SoundCodec("pcm_s24le"),
 }

@@ -72,6 +72,7 @@ class Sound:
 
     codec: str
     language: str
+    channels: int
     length_s: float
     samples: np.ndarray
     clipped: float
@@ -212,19 +213,22 @@ def _likeness(face: np.ndarray, still: np.ndarray) -> float:
     return float(np.nan_to_num(cv2.matchTemplate(face, part, cv2.TM_CCOEFF_NORMED), posinf=0, neginf=0).max())
 
 
-def sound_of(path: Path) -> Sound | None:
-    """The first sound track of any file, decoded whole; None where there is none. Raises Undecodable."""
+def sound_of(path: Path, layout: str | None = None) -> Sound | None:
+    """The first sound track of any file, decoded whole, its samples mixed down to `layout` first where one is given;
+    None where there is none. Raises Undecodable."""
     with opened(path) as container:
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]
-        codec, language = stream.codec_context.name, stream.metadata.get("language", "und")
+        codec, language, channels = stream.codec_context.name, stream.metadata.get("language", "und"), stream.channels
     tally = _Tally()
-    pieces = [piece[0] for piece, _ in resampled(tally.passed(audio_chunks(path)), SAMPLE_RATE_HZ)]
+    pieces = [piece[0] for piece, _ in resampled(tally.passed(audio_chunks(path, layout=layout)), SAMPLE_RATE_HZ)]
     samples = np.concatenate(pieces).astype(np.float32, copy=False)
     clipped = tally.full_scale / max(tally.samples * tally.channels, 1)
     length_s = tally.samples / tally.rate_hz
-    return Sound(codec, language, length_s, samples, clipped, measure_loudness(path), tally.digest.hexdigest())
+    return Sound(
+        codec, language, channels, length_s, samples, clipped, measure_loudness(path), tally.digest.hexdigest()
+    )
 
 
 class _Tally:

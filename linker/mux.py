@@ -132,7 +132,12 @@ class SoundWriter:
         self._container, self._pieces, self._layout, self._rate_hz = container, pieces, layout, rate_hz
         self._waiting = np.zeros((1 if layout == "mono" else 2, 0), np.float32)
         self._written = 0
-        self._stream = cast(av.AudioStream, container.add_stream(SOUNDS[codec].encoder, rate=rate_hz, layout=layout))
+        self._stream = cast(
+            av.AudioStream,
+            container.add_stream(
+                SOUNDS[codec].encoder, rate=rate_hz, options=dict(SOUNDS[codec].options), layout=layout
+            ),
+        )
         if codec != "pcm":
             self._stream.bit_rate = kbps * 1000
         self._stream.metadata["language"] = three_letters(language)

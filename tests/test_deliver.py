@@ -257,3 +257,20 @@ def test_the_users_own_key_signs(delivery: Delivery, tmp_path: Path) -> None:
     assert {c["name"]: c["state"] for c in delivery.run()["checks"]}["mark C2PA"] == "pass"
     assert "PRIVATE KEY" not in delivery.sidecar.read_text()
     assert "k.pem" not in delivery.sidecar.read_text()
+
+
+def test_surround_sound_is_mixed_and_still_the_rows_own(delivery: Delivery) -> None:
+    rng, seconds = np.random.default_rng(2), 2.0
+    frames = round(seconds * 25)
+    write_wav(delivery.root / "own.wav", rng.normal(0, 0.05, (6, round(seconds * 48_000))).astype(np.float32), 48_000)
+    write_json(delivery.root / "loudness.json", {"refusal": None, "duration_s": seconds})
+    delivery.scene.generate(frames, noise=0, drift=0)
+    upscale_video(delivery.scene.generated, delivery.scene.crop, delivery.root / "upscaled.mkv", UpscaleSettings(),
+                  delivery.settings)  # fmt: skip
+    states = {check["name"]: (check["state"], check["value"]) for check in delivery.run()["checks"]}
+    assert states["the row's own sound, correlation"][0] == "pass"
+    assert states["sound late or early, ms"] == ("pass", 0.0)
+    assert states["loudness, LUFS"][0] in ("pass", "warn")
+    info = probe(delivery.video).audio
+    assert info is not None
+    assert info.channels == 2

@@ -19,6 +19,7 @@ from linker import clip as clip_room
 from linker import generate as room
 from linker.clip import Clip, Workshop
 from linker.config import GenerateSettings
+from linker.drift import Drift, Guard
 from linker.errors import EnvironmentError
 from linker.generate import generate
 from linker.media import probe, read_frames, write_wav
@@ -357,3 +358,25 @@ def test_a_checkpoint_round_trips_bit_for_bit(weights: Path, tmp_path: Path) -> 
     model.save_pretrained(tmp_path, {}, torch.float32)
     again = LinguaLinker.from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_a_window_after_drift_begins_from_the_portrait(
+    folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry says which windows; a killed row is anchored at the same ones when it goes on."""
+    folder.rows({})
+    made = {}
+    for colour, anchored in ((0.0, []), (50.0, [1, 2])):
+        monkeypatch.setattr(Guard, "look", lambda guard, frame, colour=colour: Drift(1.0, colour, 1.0))
+        entry = folder.make(settings)["a"]
+        assert (entry["anchored"], entry["window"]) == (anchored, 12)
+        made[colour] = folder.digest(entry)
+        shutil.rmtree(folder.ledger.parent)
+    assert made[0.0] != made[50.0]
+    with monkeypatch.context() as patch:
+        kill_at(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            folder.make(settings)
+    entry = folder.make(settings)["a"]
+    assert (entry["windows_made"], entry["anchored"]) == (1, [1, 2])
+    assert folder.digest(entry) == made[50.0]
