@@ -30,6 +30,7 @@ from linker.signing import CARRIERS, Identity, load_identity
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "opencv-contrib-python", "av",
             "spandrel", "c2pa-python")  # fmt: skip
 PLOT_POINTS = 600  # of the curves in the sidecar, however long the clip
+MARK = "mark "  # in the names of checks that no setting overrules
 WINDOW = 12  # pictures generated at once (section 4.1), where the ledger does not say
 
 
@@ -118,11 +119,12 @@ def mux_audio(
 def _publish(
     job: Job, drafts: list[Path], video: Path, sidecar: Path, told: dict[str, Any], checks: list[Check]
 ) -> None:
-    """Move what passed to where people look for it; leave in draft/ what did not. The sidecar is written last."""
+    """Move what passed to where people look for it; leave in draft/ what did not, and what lacks a mark whatever the
+    settings say. The sidecar is written last."""
     held = drafts[0].with_name(sidecar.name)
     if bad := failed(checks):
         found = "; ".join(f"{check.name}: found {_brief(check.value)}, needed {_brief(check.limit)}" for check in bad)
-        if job.settings.failed_checks == "hold":
+        if job.settings.failed_checks == "hold" or any(MARK in check.name for check in bad):
             write_json(held, told)
             raise LinkerError(f"{job.clip}: the finished video failed its checks and stays in draft/: {found}")
         print(f"{job.clip}: warning: delivered although checks failed: {found}", file=sys.stderr)

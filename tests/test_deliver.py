@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scene import Scene
 
-from linker import signing
+from linker import provenance, signing
 from linker.config import FinishSettings, LanguageSettings, ProvenanceSettings, UpscaleSettings
 from linker.deliver import choose_language, mux_audio
 from linker.errors import EnvironmentError, LinkerError
@@ -274,3 +274,13 @@ def test_surround_sound_is_mixed_and_still_the_rows_own(delivery: Delivery) -> N
     info = probe(delivery.video).audio
     assert info is not None
     assert info.channels == 2
+
+
+def test_an_unmarked_video_is_held_whatever_the_settings_say(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "mark", lambda *_: None)
+    delivery.settings = FinishSettings(failed_checks="deliver")
+    with pytest.raises(LinkerError, match="mark XMP"):
+        delivery.run()
+    assert not delivery.video.exists()
