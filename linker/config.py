@@ -249,6 +249,7 @@ class TrainSettings(Group):
     stage2_steps: int = Field(4400, ge=1, le=10_000_000, description="steps of stage 2")
     stage2_batch: int = Field(2, ge=1, le=4096, description="windows of 12 + 4 frames a step in stage 2")
     critic_pieces: int = Field(5000, ge=64, le=10_000_000, description="4.4 s pieces of speech for the sync critic")
+    critic_shards: str = Field("", description="folder of shards that curate wrote; they join the critic's training")
     critic_steps: int = Field(4000, ge=1, le=10_000_000, description="steps of the sync critic, 40 pieces each")
     learning_rate: float = Field(6e-4, gt=0, le=1, description="of both stages (the paper's 1e-5 is for base)")
 

@@ -57,7 +57,8 @@ OVAL = (
     400,
     454,
 )
-FOREHEAD, CHIN, UNDER_LIP = 10, 152, 17
+FOREHEAD, CHIN, UNDER_LIP, UNDER_NOSE, NOSE_TIP = 10, 152, 17, 2, 1
+UPPER_SHARE = 0.55  # of a face height from the forehead to below the nose: speech does not move it
 
 HAIR_REACH = 0.35  # how far around the oval the subject counts as head, in face heights
 JAW_SHARE = 0.3  # how far towards the chin the mouth region goes down, as a share of lip to chin
@@ -80,6 +81,14 @@ def bounds(points: np.ndarray) -> Box:
     """The smallest box around `points`."""
     (x0, y0), (x1, y1) = np.floor(points.min(0)), np.ceil(points.max(0)) + 1
     return int(x0), int(y0), int(x1), int(y1)
+
+
+def lip_shape(meshes: np.ndarray) -> np.ndarray:
+    """(T, 4) of meshes (T, 478, 2): inner opening, outer opening, width, chin to nose, in face heights; NaN unseen."""
+    upper = np.linalg.norm(meshes[:, FOREHEAD] - meshes[:, UNDER_NOSE], axis=1)
+    unit = np.nanmedian(upper) / UPPER_SHARE if np.isfinite(upper).any() else 1.0
+    pairs = ((13, 14), (0, 17), (61, 291), (CHIN, NOSE_TIP))
+    return np.stack([np.linalg.norm(meshes[:, a] - meshes[:, b], axis=1) for a, b in pairs], 1) / unit
 
 
 def crop_box(points: np.ndarray) -> Box:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,12 @@ import torch
 
 from linker.config import CRITIC_DIR, SAMPLE_RATE_HZ
 from linker.errors import EnvironmentError
+from linker.landmarks import lip_shape
+from linker.media import write_wav
 from linker.model.critic import MARGIN, REACH, SyncCritic, judge_sync, lag_curve, load_critic, log_mel, save_critic
 from linker.synth import visemes
 from linker.synth.speech import Speech, random_speech
-from linker.train.critic import lag_loss, seen_lips, train_critic
+from linker.train.critic import FRAMES, filmed_pieces, lag_loss, seen_lips, train_critic
 
 NEVER_TRAINED = 9_500_000
 
@@ -103,6 +107,24 @@ def test_training_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytes
     again = load_critic(tmp_path / "critic.safetensors")
     assert all(torch.equal(a.half(), b.half()) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
     assert (tmp_path / "killed" / "state.pt").exists()
+
+
+def test_curated_footage_joins_the_training(tmp_path: Path) -> None:
+    points = np.random.default_rng(0).uniform(0, 512, (FRAMES + 9, 478, 2)).astype(np.float32)
+    stream, wav = io.BytesIO(), tmp_path / "a.wav"
+    np.save(stream, points)
+    write_wav(wav, np.zeros((FRAMES + 9) * 640, np.float32), SAMPLE_RATE_HZ)
+    with tarfile.open(tmp_path / "train-000000.tar", "w") as tar:
+        for name, content in (("a.landmarks.npy", stream.getvalue()), ("a.wav", wav.read_bytes())):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    mels, lips = filmed_pieces(tmp_path)
+    assert mels.shape == (1, 4 * FRAMES, 40)
+    assert np.allclose(lips[0], lip_shape(points[:FRAMES]), rtol=0.2)  # the unit is the whole segment's
+    train_critic(tmp_path / "state", 4, 1, batch=4, shards=tmp_path)
+    with pytest.raises(EnvironmentError, match="linker curate"):
+        filmed_pieces(tmp_path / "state")
 
 
 def test_other_files_are_refused_by_name(tmp_path: Path) -> None:

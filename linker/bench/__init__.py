@@ -7,6 +7,7 @@ from pathlib import Path
 
 from linker.bench.common import Figures
 from linker.bench.counted import flops
+from linker.bench.curation import curation
 from linker.bench.gpu import gpu
 from linker.bench.processes import batch, startup
 from linker.bench.timed import caches, engine, frames
@@ -24,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[], Figures]] = {
     "caches": caches,
     "overhead": overhead,
     "launch": launch,
+    "curation": curation,
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from linker import landmarks
 from linker.landmarks import (
     CHIN,
     FOREHEAD,
@@ -118,12 +119,8 @@ def restored(points: np.ndarray) -> np.ndarray:
 
 
 def lip_shape(points_TP2: np.ndarray) -> np.ndarray:
-    """(T, 4) of stored landmarks: inner opening, outer opening, width, chin to nose, in face heights; NaN unseen."""
-    mesh = restored(points_TP2)
-    upper = np.linalg.norm(mesh[:, FOREHEAD] - mesh[:, 2], axis=1)
-    unit = np.nanmedian(upper) / 0.55 if np.isfinite(upper).any() else 1.0
-    pairs = ((13, 14), (0, 17), (61, 291), (CHIN, 1))
-    return np.stack([np.linalg.norm(mesh[:, a] - mesh[:, b], axis=1) for a, b in pairs], 1) / unit
+    """(T, 4) of stored landmarks, as landmarks.lip_shape has it."""
+    return landmarks.lip_shape(restored(points_TP2))
 
 
 def yaw(points_TP2: np.ndarray) -> np.ndarray:

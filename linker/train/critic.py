@@ -6,6 +6,10 @@ lags, and which of the other pieces, the lips belong to.
 
 from __future__ import annotations
 
+import io
+import tarfile
+import wave
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,8 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from linker.config import FPS, SAMPLE_RATE_HZ
+from linker.errors import EnvironmentError
+from linker.landmarks import lip_shape
 from linker.model.critic import LIP_CHANNELS, MARGIN, MEL_BANDS, MELS_A_FRAME, REACH, SyncCritic, log_mel
 from linker.records import atomic
 from linker.synth import visemes
@@ -40,8 +46,42 @@ def write_pool(path: Path, count: int, seed: int = FIRST_SEED) -> None:
         np.savez(temporary, mels=mels, mouths=mouths)
 
 
-def train_critic(folder: Path, count: int, steps: int, batch: int = 40) -> SyncCritic:
-    """Train on `count` pieces; resumable state in `folder`."""
+def filmed_pieces(shards: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces of curated footage: mels (n, 4 T, 40) and lip_shape (n, T, 4), of the training split's segments alone.
+
+    Raises EnvironmentError where `shards` holds no train-*.tar with a segment as long as a piece.
+    """
+    mels, lips = [], []
+    for landmarks, samples in _filmed(shards):
+        shape = lip_shape(landmarks)
+        for first in range(0, len(shape) - FRAMES + 1, FRAMES):
+            heard = samples[first * SAMPLE_RATE_HZ // FPS : (first + FRAMES) * SAMPLE_RATE_HZ // FPS]
+            mels.append(log_mel(torch.from_numpy(heard), FRAMES).numpy())
+            lips.append(shape[first : first + FRAMES])
+    if not mels:
+        raise EnvironmentError(
+            f"{shards}: found no train-*.tar with a segment of {PIECE_S} s; `linker curate` writes them"
+        )
+    return np.stack(mels), np.stack(lips).astype(np.float32)
+
+
+def _filmed(shards: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Landmarks (T, 478, 2) and samples (n,) of each segment."""
+    for path in sorted(shards.glob("train-*.tar")):
+        with tarfile.open(path) as tar:
+            members = {member.name: member for member in tar}
+            for name in sorted(name for name in members if name.endswith(".landmarks.npy")):
+                files = [tar.extractfile(members[part]) for part in (name, name.replace(".landmarks.npy", ".wav"))]
+                points, sound = (io.BytesIO(file.read()) for file in files if file is not None)
+                with wave.open(sound) as stream:
+                    pcm = np.frombuffer(stream.readframes(stream.getnframes()), "<i2")
+                yield np.load(points, allow_pickle=False), pcm.astype(np.float32) / 32768
+
+
+def train_critic(folder: Path, count: int, steps: int, batch: int = 40, shards: Path | None = None) -> SyncCritic:
+    """Train on `count` spoken pieces and, where `shards` of curated footage are named, as many filmed ones a step;
+    resumable state in `folder`."""
+    filmed = filmed_pieces(shards) if shards else None
     pool_file = folder / "pool.npz"
     if not pool_file.exists():
         write_pool(pool_file, count)
@@ -56,6 +96,10 @@ def train_critic(folder: Path, count: int, steps: int, batch: int = 40) -> SyncC
         lips = np.stack([seen_lips(mouths[row], rng) for row in rows])
         crowd = rng.permutation(rows)
         heard = np.stack([heard_mel(mels[row], mels[other], rng) for row, other in zip(rows, crowd, strict=True)])
+        if filmed:
+            chosen = rng.integers(0, len(filmed[0]), batch // 2)
+            heard[: batch // 2] = [heard_mel(filmed[0][i], filmed[0][i], rng) for i in chosen]
+            lips[: batch // 2] = filmed[1][chosen] * rng.uniform(0.7, 1.3, (batch // 2, 1, 1))
         said, sounds = critic(torch.from_numpy(lips), torch.from_numpy(heard))
         return lag_loss(said, sounds, rng)
 

@@ -5,6 +5,7 @@ Each writes one small file when it is done, and keeps its resumable state in a f
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from linker.config import TrainSettings
 from linker.model.architecture import MINI, Architecture
 from linker.model.critic import save_critic
 from linker.model.lingualinker import LinguaLinker
-from linker.records import atomic, read_json, write_json
+from linker.records import atomic, read_json, sha256_file, write_json
 from linker.synth.video import draw_videos as draw_range
 from linker.train import codec as codec_module
 from linker.train import critic as critic_module
@@ -84,9 +85,14 @@ def train_critic(critic: Path, settings: TrainSettings) -> None:
     """Train the sync critic of curation; `critic` is its .safetensors file."""
     use_cores()
     state = critic.with_name("critic.state")
-    trained = critic_module.train_critic(state, settings.critic_pieces, settings.critic_steps)
+    shards = Path(settings.critic_shards) if settings.critic_shards else None
+    trained = critic_module.train_critic(state, settings.critic_pieces, settings.critic_steps, shards=shards)
     with atomic(critic) as temporary:
         save_critic(trained, temporary)
+    last = json.loads((state / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    write_json(
+        critic.with_suffix(".json"), {"sha256": sha256_file(critic), "settings": settings.model_dump(), "last": last}
+    )
 
 
 def architecture(encoded: Path) -> Architecture:
