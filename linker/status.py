@@ -200,7 +200,8 @@ def table(states: list[RowState]) -> str:
 
 
 def _shown(state: RowState) -> str:
-    return "running" if state.windows or (state.state == "waiting" and state.worker) else state.state
+    is_made = state.state == "waiting" and state.where == "generate" and state.worker
+    return "running" if is_made else state.state
 
 
 def _details(state: RowState) -> str:
