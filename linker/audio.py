@@ -16,7 +16,7 @@ import numpy as np
 from linker.config import SAMPLE_RATE_HZ, AudioSettings, LimitSettings
 from linker.loudness import SHORTEST_S, Loudness, measure_loudness, measure_samples
 from linker.media import AudioInfo, Undecodable, check_file, plain, probe, read_audio, write_wav
-from linker.records import Refusal, write_json
+from linker.records import Refusal, sha256_file, write_json
 
 _STEP = "normalize_audio"
 _CEILING_DB = -1.0  # dBTP the driver may reach: the gain stops there, so that nothing clips
@@ -35,6 +35,7 @@ class Heard:
 
 def normalize_audio(audio: Path, driver: Path, loudness: Path, settings: AudioSettings, limits: LimitSettings) -> None:
     """Write `driver` (16 kHz mono PCM16 at the target loudness) and `loudness` (JSON), or the refusal and silence."""
+    source = sha256_file(audio)
     try:
         heard = hear(audio, settings, limits)
     except Undecodable as fault:
@@ -46,7 +47,7 @@ def normalize_audio(audio: Path, driver: Path, loudness: Path, settings: AudioSe
     gain_db = min(settings.target_lufs - heard.mono.integrated_lufs, _CEILING_DB - heard.mono.true_peak_db)
     samples = heard.samples * np.float32(10 ** (gain_db / 20))
     write_wav(driver, samples, SAMPLE_RATE_HZ)
-    write_json(loudness, _told(heard, gain_db, samples, settings))
+    write_json(loudness, {**_told(heard, gain_db, samples, settings), "source_sha256": source})
 
 
 def examine_audio(path: Path, limits: LimitSettings, settings: AudioSettings | None = None) -> Refusal | None:

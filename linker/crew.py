@@ -154,6 +154,9 @@ class Crew:
             raise self.error
         if self.shift.left():
             raise EnvironmentError(f"ended on request with {self.shift.left()} rows left; run again to continue")
+        for pattern in ("*.pkl", "*.start", "*submission*.sh"):  # what workers said stays
+            for path in self.folder.glob(pattern):
+                path.unlink()
 
     # Submitting.
 

@@ -95,6 +95,7 @@ def mux_audio(
     scene = set_scene(portrait, box, masks, settings)
     cues = _cues(subtitles, driver, heard["duration_s"], tag, settings, listening)
     inputs = {"portrait": _input(portrait), "audio": _input(audio)}
+    _refuse_changed(inputs, {"portrait": box, "audio": heard})
     facts = _facts(fields, entry, inputs, settings, provenance)
     job = Job(fields, entry, audio, heard, scene, tag, cues, facts, [portrait, audio], identity, settings)
     try:
@@ -329,6 +330,13 @@ def _done_entry(clip: str, ledger: dict[str, Any], *sidecars: dict[str, Any]) ->
         if refusal := Refusal.from_json(source.get("refusal")):
             raise LinkerError(f"{clip}: refused by {refusal.step}: {refusal.reason}")
     return entry
+
+
+def _refuse_changed(inputs: dict[str, dict[str, str]], prepared: dict[str, dict[str, Any]]) -> None:
+    """Raises LinkerError where a file is no more the one that was prepared: the mouth would move in another picture."""
+    for name, told in inputs.items():
+        if prepared[name].get("source_sha256", told["sha256"]) != told["sha256"]:
+            raise LinkerError(f"{told['file']}: the {name} was replaced while the row was processed; run again")
 
 
 def _input(path: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from linker.config import FACE_PX, FaceSettings, LimitSettings
 from linker.face_models import Found, find_faces, find_landmarks, overlap, subject_map
 from linker.landmarks import Box, bounds, crop_box, face_height_px, region_masks, roll_deg, to_crop
 from linker.pictures import PAPER, Unusable, cut_square, read_picture
-from linker.records import Refusal, atomic, read_json, write_json
+from linker.records import Refusal, atomic, read_json, sha256_file, write_json
 
 RIVAL = 0.7  # confidence from which a further box counts as a face
 CERTAIN = 0.8  # confidence for telling people that their picture lies on its side
@@ -49,6 +49,7 @@ def crop_face(
     portrait: Path, face: Path, crop: Path, choice: str, settings: FaceSettings, limits: LimitSettings
 ) -> None:
     """Write `face` (512 x 512 RGB) and `crop` (box, landmarks or the refusal). `choice`: the manifest's `face`."""
+    source = sha256_file(portrait)
     try:
         found = _choose(portrait, choice, settings, limits)
     except Unusable as fault:
@@ -57,7 +58,7 @@ def crop_face(
         return
     box = crop_box(found.points)
     _write_picture(face, cut_square(found.picture, box, FACE_PX))
-    write_json(crop, _described(found, box))
+    write_json(crop, {**_described(found, box), "source_sha256": source})
 
 
 def extract_masks(face: Path, crop: Path, masks: Path, debug: Path, settings: FaceSettings) -> None:

@@ -74,7 +74,12 @@ def take_over(path: Path) -> None:
 
 def is_replaced() -> bool:
     """True when a newer start of this process's job lives, as after a node was lost from sight."""
-    return _holder is not None and _holder[0].read_text() != _holder[1]
+    if _holder is None:
+        return False
+    try:
+        return _holder[0].read_text() != _holder[1]
+    except FileNotFoundError:
+        return True  # the work is over
 
 
 def advance() -> None:

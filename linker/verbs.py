@@ -18,6 +18,7 @@ from linker.errors import EnvironmentError, ManifestError, SettingsError
 from linker.footage import read_footage
 from linker.manifest import is_whole_file, read_manifest
 from linker.plan import make_plan, media_faults, to_json, to_text
+from linker.process import resolved
 from linker.records import Manifest, Row
 from linker.run import TRAINED, Order, order, run_curation, run_training, run_workflow
 from linker.status import RowState, counts, read_states, table
@@ -51,6 +52,9 @@ def run(options: argparse.Namespace) -> int:
     todo = _order(options)
     manifest = read_manifest(options.manifest)
     _refuse_useless(manifest)
+    launch = resolved(todo.settings.launch)
+    if todo.settings.launch.cluster == "slurm" != launch.cluster:
+        print(f"no sbatch here: this machine generates, {max(launch.workers, 1)} worker(s)", file=sys.stderr)
     with lock.held(todo.results):
         faults = [*manifest.faults, *media_faults(manifest, todo.settings, todo.results)]
         for fault in sorted(faults, key=lambda fault: fault.line):

@@ -23,6 +23,7 @@ rule normalize_audio:
         mem_mb=2000,
         runtime=60,
     params:
+        source=audio_identity,
         settings=token(SETTINGS.audio),
         limits=token(SETTINGS.limits),
     message:

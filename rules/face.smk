@@ -23,6 +23,7 @@ rule crop_face:
         mem_mb=4000,
         runtime=30,
     params:
+        source=portrait_identity,
         choice=portrait_choice,
         settings=token(SETTINGS.face),
         limits=token(SETTINGS.limits),

@@ -44,7 +44,7 @@ rule generate:
     localrule: True
     conda:
         "../environment.yml"
-    threads: generate_threads()
+    threads: launched_threads()
     params:
         settings=token(SETTINGS.generate),
     message:

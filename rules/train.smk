@@ -31,9 +31,10 @@ rule train_codec:
         "logs/train_codec/train_codec.log",
     benchmark:
         "benchmarks/train_codec/train_codec.jsonl"
+    localrule: True
     conda:
         "../environment.yml"
-    threads: workflow.cores
+    threads: launched_threads()
     params:
         settings=token(SETTINGS.train),
     message:
@@ -50,9 +51,10 @@ rule train_speech:
         "logs/train_speech/train_speech.log",
     benchmark:
         "benchmarks/train_speech/train_speech.jsonl"
+    localrule: True
     conda:
         "../environment.yml"
-    threads: workflow.cores
+    threads: launched_threads()
     params:
         settings=token(SETTINGS.train),
     message:
@@ -72,9 +74,10 @@ rule encode_videos:
         "logs/encode_videos/encode_videos.log",
     benchmark:
         "benchmarks/encode_videos/encode_videos.jsonl"
+    localrule: True
     conda:
         "../environment.yml"
-    threads: workflow.cores
+    threads: launched_threads()
     message:
         "encode_videos"
     shell:
@@ -91,9 +94,10 @@ rule train_stage1:
         "logs/train_stage1/train_stage1.log",
     benchmark:
         "benchmarks/train_stage1/train_stage1.jsonl"
+    localrule: True
     conda:
         "../environment.yml"
-    threads: workflow.cores
+    threads: launched_threads()
     params:
         settings=token(SETTINGS.train),
     message:
@@ -115,9 +119,10 @@ rule train_stage2:
         "logs/train_stage2/train_stage2.log",
     benchmark:
         "benchmarks/train_stage2/train_stage2.jsonl"
+    localrule: True
     conda:
         "../environment.yml"
-    threads: workflow.cores
+    threads: launched_threads()
     params:
         settings=token(SETTINGS.train),
     message:

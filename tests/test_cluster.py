@@ -345,7 +345,7 @@ def test_sigterm_ends_after_the_rows_that_are_being_made(shard: Shard) -> None:
 def tree(folder: Path) -> dict[str, int]:
     """Every file below a folder with its time of change; what a run says about itself left aside."""
     kept = (path for path in folder.rglob("*") if path.is_file() and not {".linker", ".snakemake"} & set(path.parts))
-    told = {"status.tsv", "settings.yaml", "index.html", "report.log"}
+    told = {"status.tsv", "failed.csv", "settings.yaml", "index.html", "report.log"}
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in kept if path.name not in told}
 
 

@@ -13,7 +13,7 @@ from scene import Scene
 
 from linker import provenance, signing
 from linker.config import FinishSettings, LanguageSettings, ProvenanceSettings, UpscaleSettings
-from linker.deliver import choose_language, mux_audio
+from linker.deliver import _refuse_changed, choose_language, mux_audio
 from linker.errors import EnvironmentError, LinkerError
 from linker.media import frame_md5, lossless_writer, pcm_md5, probe, read_audio, read_frames, write_wav
 from linker.records import read_json, sha256_file, write_json
@@ -284,3 +284,10 @@ def test_an_unmarked_video_is_held_whatever_the_settings_say(
     with pytest.raises(LinkerError, match="mark XMP"):
         delivery.run()
     assert not delivery.video.exists()
+
+
+def test_a_file_that_was_replaced_while_its_row_was_processed_is_noticed() -> None:
+    inputs = {"portrait": {"file": "p.png", "sha256": "b"}}
+    _refuse_changed(inputs, {"portrait": {"source_sha256": "b"}})
+    with pytest.raises(LinkerError, match=r"p\.png: the portrait was replaced"):
+        _refuse_changed(inputs, {"portrait": {"source_sha256": "a"}})

@@ -109,6 +109,9 @@ def test_a_changed_setting_reruns_its_step_and_what_follows(workshop: Workshop) 
     planned = workshop.call("plan", manifest, "--results", workshop.results, "--json")
     jobs = json.loads(planned.stdout)["jobs_by_rule"]
     assert {"crop_face", "extract_masks", "generate", *FINISH} == jobs.keys()
+    os.utime(workshop.file("s1.wav", "from an old backup"), (1, 1))
+    planned = workshop.call("plan", manifest, "--results", workshop.results, "--json")
+    assert json.loads(planned.stdout)["jobs_by_rule"]["normalize_audio"] == 1
 
 
 def test_killed_in_mid_generation_and_run_again(workshop: Workshop) -> None:

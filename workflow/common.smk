@@ -53,6 +53,26 @@ def portrait_source(wildcards):
     return str(PORTRAITS[wildcards.portrait].portrait)
 
 
+@cache
+def identity(path):
+    """Size and date of a file: as a parameter, they notice one that was replaced by an older one, too."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def portrait_identity(wildcards):
+    """What tells whether a portrait is still the same file."""
+    return identity(portrait_source(wildcards))
+
+
+def audio_identity(wildcards):
+    """What tells whether an audio is still the same file."""
+    return identity(audio_source(wildcards))
+
+
 def portrait_choice(wildcards):
     """Which face of the portrait: '', an index, or a box."""
     return PORTRAITS[wildcards.portrait].face
@@ -171,7 +191,7 @@ def marking(wildcards):
     return token(SETTINGS.provenance)
 
 
-def generate_threads():
+def launched_threads():
     """All cores where the model runs in this process; one where the job only waits for a worker elsewhere."""
     return workflow.cores if resolved(SETTINGS.launch).cluster == "debug" and workflow.cores else 1
 
