@@ -28,8 +28,9 @@ def batch() -> Figures:
     """Four rows denoised together in one shard against four processes at once: wall seconds and peak memory, in all."""
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
-        together = measured([started(Path(folder), "together", range(ROWS), ROWS)])
-        apart = measured([started(Path(folder), f"apart{row}", [row], 1) for row in range(ROWS)])
+        one, all_rows = GenerateSettings(rows_together=1), GenerateSettings(rows_together=ROWS)
+        together = measured([started(Path(folder), "together", range(ROWS), all_rows)])
+        apart = measured([started(Path(folder), f"apart{row}", [row], one) for row in range(ROWS)])
     figures = {f"together_{key}": value for key, value in together.items()}
     figures |= {f"apart_{key}": value for key, value in apart.items()}
     return figures | {"speedup": round(apart["seconds"] / together["seconds"], 2)}
@@ -45,7 +46,7 @@ def startup() -> Figures:
             if name == "cold":
                 forget_files()
             began = time.perf_counter()
-            process = started(Path(folder), name, [0], 1)
+            process = started(Path(folder), name, [0], GenerateSettings())
             for line in process.stderr or ():
                 if " window 1/" in line:
                     found[f"{name}_s"] = round(time.perf_counter() - began, 2)
@@ -53,18 +54,18 @@ def startup() -> Figures:
     return found
 
 
-def prepare(root: Path) -> None:
-    """One prepared portrait and recording, for rows that differ in their seed."""
+def prepare(root: Path, speech_s: float = SPEECH_S) -> None:
+    """One prepared portrait and recording of noise, for rows that differ in their seed."""
     rng = np.random.default_rng(0)
     Image.fromarray(np.full((256, 256, 3), 128, np.uint8)).save(root / "face.png")
     some = np.full((64, 64), 0.3, np.float16)
     np.savez(root / "masks.npz", head=some, mouth=some, eyes=some)
-    write_wav(root / "driver.wav", rng.standard_normal(round(SPEECH_S * 16_000)).astype(np.float32) / 8, 16_000)
+    write_wav(root / "driver.wav", rng.standard_normal(round(speech_s * 16_000)).astype(np.float32) / 8, 16_000)
     write_json(root / "crop.json", {"refusal": None})
-    write_json(root / "loudness.json", {"refusal": None, "duration_s": SPEECH_S})
+    write_json(root / "loudness.json", {"refusal": None, "duration_s": speech_s})
 
 
-def started(root: Path, shard: str, seeds: Sequence[int], rows_together: int) -> subprocess.Popen[str]:
+def started(root: Path, shard: str, seeds: Sequence[int], settings: GenerateSettings) -> subprocess.Popen[str]:
     """A generate step on rows of these seeds, under way."""
     shared: dict[str, Any] = {
         "face": "face.png", "crop": "crop.json", "masks": "masks.npz", "driver": "driver.wav",
@@ -74,7 +75,7 @@ def started(root: Path, shard: str, seeds: Sequence[int], rows_together: int) ->
     write_json(root / "shards" / f"{shard}.json", {"shard": shard, "rows": rows})
     words = ["generate", "--shard", str(root / "shards" / f"{shard}.json")]
     words += ["--ledger", str(root / "shards" / shard / "ledger.json")]
-    words += ["--settings", token(GenerateSettings(rows_together=rows_together))]
+    words += ["--settings", token(settings)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT_DIR), "LINKER_LAUNCH": json.dumps({})}
     command = [sys.executable, "-P", "-m", "linker.cli", *words]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -1,0 +1,163 @@
+"""The engine: what it refuses before anything runs, how it is compiled, and that length costs no memory."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import TINY, tiny_conditions, tiny_model, told, write_tiny
+
+from linker.bench import processes, timed
+from linker.bench.gpu import gpu, preset_figures
+from linker.config import PRESETS, GenerateSettings
+from linker.engine import Engine, Recipe, job_cores, load_engine, resolve_dtype
+from linker.errors import EnvironmentError
+from linker.model.lingualinker import LinguaLinker
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.mark.parametrize("part", ["codec/diffusion_pytorch_model", "speech/model"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "nan", "other", "pickle"])
+def test_a_bad_codec_or_speech_encoder_is_named(weights: Path, tmp_path: Path, part: str, damage: str) -> None:
+    shutil.copytree(weights, tmp_path / "w")
+    path = tmp_path / "w" / f"{part}.safetensors"
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "pickle":
+        path.unlink()
+        path.with_name("pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
+    else:
+        tensors = load_file(path)
+        name = sorted(tensors)[0]
+        if damage == "nan":
+            tensors[name] = torch.full_like(tensors[name], torch.nan)
+        else:
+            del tensors[name]
+        save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(EnvironmentError, match=str(path.parent)):
+        load_engine(GenerateSettings(weights=str(tmp_path / "w")))
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("codec", "_class_name", "VQModel", "needed one of AutoencoderDC"),
+        ("codec", "latent_channels", 8, "another architecture|does not load"),
+        ("speech", "feat_extract_norm", "group", "needed 'layer'"),
+    ],
+)
+def test_a_network_of_another_kind_is_refused(
+    weights: Path, tmp_path: Path, part: str, key: str, value: object, said: str
+) -> None:
+    shutil.copytree(weights, tmp_path / "w")
+    path = tmp_path / "w" / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(EnvironmentError, match=said):
+        load_engine(GenerateSettings(weights=str(tmp_path / "w")))
+
+
+def test_nets_and_codec_must_belong_together(weights: Path, tmp_path: Path) -> None:
+    shutil.copytree(weights, tmp_path / "w")
+    torch.manual_seed(0)
+    LinguaLinker(TINY.model_copy(update={"latent_channels": 6})).save_pretrained(tmp_path / "w", {}, torch.float32)
+    with pytest.raises(EnvironmentError, match="latent_channels is 4, the checkpoint's nets need 6"):
+        load_engine(GenerateSettings(weights=str(tmp_path / "w")))
+
+
+def test_presets_know_the_size_and_settings_win(weights: Path) -> None:
+    recipe = Recipe.of(GenerateSettings(weights=str(weights), steps=7, sampler="tcd"))
+    preset = recipe.preset("balanced")
+    assert (preset.steps, preset.sampler, preset.decoder) == (7, "tcd", "codec")
+    base = Recipe(**{**vars(recipe), "arch": TINY.model_copy(update={"size": "base"}), "settings": GenerateSettings()})
+    assert base.preset("quality") == PRESETS["base"]["quality"]
+    assert base.needs_tiny([{"preset": "draft"}])
+
+
+def test_matrices_are_kept_as_they_are_computed(weights: Path) -> None:
+    """In bfloat16 half the bytes, and the very numbers that mixed precision gives with float32 weights."""
+    half = load_engine(GenerateSettings(weights=str(weights), dtype="bfloat16"))
+    whole = load_engine(GenerateSettings(weights=str(weights), dtype="float32"))
+    assert half.model.denoising.conv_in.weight.dtype == torch.bfloat16
+    assert half.model.denoising.conv_norm_out.weight.dtype == torch.float32
+    given, noisy = tiny_conditions(whole.model), torch.randn(1, 12, 4, 8, 8)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        results = [net.denoise(noisy, torch.tensor([500]), told(net, given)) for net in (half.model, whole.model)]
+    assert torch.equal(*results)
+
+
+def test_auto_is_what_the_processor_computes_in() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_dtype("auto", cpu) in (torch.bfloat16, torch.float32)
+    assert resolve_dtype("float16", cpu) == torch.float16
+
+
+def test_threads_are_the_jobs_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.delenv("LINKER_LAUNCH", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert job_cores() == 3
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert job_cores() == 8
+    monkeypatch.setenv("LINKER_LAUNCH", '{"cluster": "local", "cpus": 5}')
+    assert job_cores() == 5
+
+
+def test_the_nets_are_one_graph() -> None:
+    """What `generate.compile` gives the compiler has no breaks, and gives the same answers by its graph."""
+    model = tiny_model()
+    given, noisy = tiny_conditions(model), torch.randn(1, 12, 4, 8, 8)
+    with torch.no_grad():
+        conditions = told(model, given)
+        wanted = model.denoise(noisy, torch.tensor([500]), conditions)
+        model.denoising.compile(backend="eager", dynamic=False, fullgraph=True)
+        torch.testing.assert_close(model.denoise(noisy, torch.tensor([500]), conditions), wanted)
+
+
+@pytest.fixture(scope="module")
+def tiny_engine(weights: Path) -> Engine:
+    return load_engine(GenerateSettings(weights=str(weights), rows_together=2))
+
+
+def test_the_gpu_benchmark_measures_presets(tiny_engine: Engine) -> None:
+    found = preset_figures(tiny_engine, "draft")
+    assert set(found) == {"ms_a_step", "frames_a_second", "peak_memory_mb"}
+    assert all(value > 0 for value in found.values())
+
+
+def test_without_a_gpu_the_benchmark_says_so(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu() == {}
+    assert "there is none here" in capsys.readouterr().err
+
+
+def test_the_engine_computes_what_the_plain_model_does(weights: Path) -> None:
+    """All short cuts together: caches, the unconditional half without attentions, latents kept."""
+    engine = load_engine(GenerateSettings(weights=str(weights), dtype="float32"))
+    with torch.inference_mode():
+        clip, window = timed.grey_clip(engine)
+        plain = timed.plain_window(engine, clip, window, timed.GUIDED)
+        found = timed.sample_windows(engine.model, clip, window, timed.GUIDED)
+    assert timed.relative(found, plain) < 1e-4
+
+
+def test_length_costs_no_memory(weights: Path, tmp_path: Path) -> None:
+    """The same row on 4 s and on 90 s of speech, each in a process of its own."""
+    settings, peaks = GenerateSettings(weights=str(weights), steps=1, dtype="float32"), []
+    for seconds in (4, 90):
+        root = tmp_path / str(seconds)
+        root.mkdir()
+        processes.prepare(root, seconds)
+        process = processes.started(root, "s", [0], settings)
+        peaks.append(processes.measured([process])["peak_mb"])
+    assert peaks[1] < 1.05 * peaks[0]
