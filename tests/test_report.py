@@ -272,6 +272,14 @@ def test_the_plot_shows_mouth_and_sound(results: Results) -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+def browse(page: Path, folder: Path, asked: str = "") -> Page:
+    """The page as Chromium has it once its scripts have run."""
+    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom",
+             f"--user-data-dir={folder}", f"{page.as_uri()}#{asked}"]  # fmt: skip
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=120, check=True)
+    return Page(done.stdout)
+
+
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium: apt-get install chromium")
 @pytest.mark.parametrize(
     ("asked", "shown"),
@@ -280,11 +288,25 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 def test_a_browser_shows_it(results: Results, asked: str, shown: int) -> None:
     held_back(results)
     results.run()
-    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom",
-             f"--user-data-dir={results.root / 'browser'}", f"{results.page.as_uri()}#{asked}"]  # fmt: skip
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=120, check=True)
-    page = Page(done.stdout)
+    page = browse(results.page, results.root / "browser", asked)
     assert [has for _, has in page.tags if "onerror" in has] == []
     assert len([has for has in page.all("article") if "hidden" not in has]) == shown
     count = "5 rows" if shown == 5 else f"{shown} of 5 rows"
     assert count in page.text
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium: apt-get install chromium")
+def test_keys_move_unfold_and_filter(results: Results) -> None:
+    results.run()
+    event = "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {{key: '{}', bubbles: true}}));"
+    press = "".join(event.format(key) for key in "jjkd")
+    told = "document.body.dataset.here = document.activeElement.id;"
+    typed = event.format("/")
+    typed += "document.body.dataset.then = document.activeElement.id;"
+    text = results.page.read_text(encoding="utf-8")
+    pressed = results.page.with_name("pressed.html")
+    pressed.write_text(text.replace("</body>", f"<script>{press}{told}{typed}</script></body>"), encoding="utf-8")
+    page = browse(pressed, results.root / "browser")
+    body = page.all("body")[0]
+    assert (body["data-here"], body["data-then"]) == ("row-0", "words")
+    assert any("open" in has for has in page.all("details") if "class" not in has)
