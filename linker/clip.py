@@ -15,7 +15,7 @@ from torch import Tensor
 
 from linker.config import FPS, Preset
 from linker.drift import Guard
-from linker.engine import Engine, name_of
+from linker.engine import Engine, code_hash, name_of
 from linker.media import Undecodable, WavSamples
 from linker.model.audio_context import SpeechTrack, speech_chunks
 from linker.model.codec import encode_frames
@@ -116,6 +116,7 @@ class Clip:
             "peak_memory_mb": self.engine.peak_memory_mb(),
             "seed": row["seed"],
             "weights": recipe.digest,
+            "code": code_hash(),
             "dtype": name_of(recipe.dtype),
             "device": recipe.device.type,
             "rows_together": self.rows,

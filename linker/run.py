@@ -170,9 +170,11 @@ def write_settings(todo: Order, path: Path) -> Path:
     """The merged settings that this run uses, beside its results."""
     values = {"manifest": str(todo.manifest), "results": str(todo.results), **todo.settings.model_dump(mode="json")}
     values |= {"footage": str(todo.footage)} if todo.footage else {}
-    with atomic(path) as temporary:
-        text = "# The settings of the last run, merged from all layers; a record, written again by every run.\n"
-        temporary.write_text(text + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = "# The settings of the last run, merged from all layers: a record.\n"
+    text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return path
 
 

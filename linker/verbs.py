@@ -61,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
             print(fault, file=sys.stderr)
         began = time.monotonic()
         code = run_workflow(todo)
-        _write_report(todo)
+        if code or not _is_told(todo):
+            _write_report(todo)
         return _conclude(todo, read_states(todo.results, manifest), code, time.monotonic() - began)
 
 
@@ -73,6 +74,14 @@ def _refuse_useless(manifest: Manifest) -> None:
             print(fault, file=sys.stderr)
         what = "its header is wrong" if header else "every row has a fault"
         raise ManifestError(f"{manifest.path}: {what}; correct the lines above and run again")
+
+
+def _is_told(todo: Order) -> bool:
+    """True when the report is newer than all that it tells: then a run that had nothing to do touches nothing."""
+    report = todo.results / "status.tsv"
+    names = ("videos/*.json", "shards/*/ledger.json", "portraits/*/crop.json", "audio/*/loudness.json")
+    told = [todo.manifest, *(path for name in names for path in todo.results.glob(name))]
+    return report.is_file() and all(path.stat().st_mtime < report.stat().st_mtime for path in told)
 
 
 def _write_report(todo: Order) -> None:

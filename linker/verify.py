@@ -20,7 +20,7 @@ from linker.media import Undecodable, frame_md5, pcm_md5
 from linker.records import Row, read_json, sha256_file
 from linker.run import Order, run_workflow
 
-MAKING = ("weights", "dtype", "seed", "sampling")  # of a sidecar's "generation": what decides frames
+MAKING = ("weights", "code", "dtype", "device", "decoder", "seed", "sampling")  # what of "generation" decides frames
 
 
 def verify_folder(results: Path, clip: str = "") -> int:
