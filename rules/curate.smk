@@ -125,11 +125,14 @@ rule cut_segments:
     resources:
         mem_mb=3000,
         runtime=240,
+    params:
+        about=about_video,
     message:
         "cut_segments {wildcards.video}"
     shell:
         "python -P -m linker.cli cut_segments --log {log:q} --video {input.video:q} --verdicts {input.verdicts:q}"
         " --measures {input.measures:q} --sound {input.sound:q} --segments {output.segments:q}"
+        " --about {params.about:q}"
 
 
 rule funnel:

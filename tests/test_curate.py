@@ -110,6 +110,7 @@ def test_shards_hold_frame_exact_segments_in_step(curated: Path) -> None:
         json.loads(sample["json"])["video"].split(".")[0]: (sample, json.loads(sample["json"])) for sample in samples
     }
     sample, told = facts["clean"]
+    assert {"language", "licence", "source", "identity"} <= set(told)
     count, box = told["frames"], told["box"]
     (curated / "segment.mp4").write_bytes(sample["mp4"])
     crops = np.stack(list(read_frames(curated / "segment.mp4")))

@@ -35,9 +35,12 @@ CRF = 12  # of the stored pictures: hardly any loss
 LEVELS = 255
 
 
-def cut_segments(video: Path, verdicts: Path, measures: Path, sound: Path, segments: Path) -> None:
-    """Write the tar `segments`, empty where nothing was kept: one more decode pass of videos that keep some."""
-    told = read_json(verdicts)
+def cut_segments(video: Path, verdicts: Path, measures: Path, sound: Path, segments: Path, about: str = "{}") -> None:
+    """Write the tar `segments`, empty where nothing was kept: one more decode pass of videos that keep some.
+
+    `about` (JSON) is what the list says of the video: language, licence, source, who speaks; each segment carries it.
+    """
+    told = read_json(verdicts) | {"about": json.loads(about)}
     wanted = kept_segments(told)
     with atomic(segments) as temporary, tarfile.open(temporary, "w") as tar:
         if wanted:
@@ -92,15 +95,9 @@ def _store(
         _add(tar, f"{key}.wav", wav.read_bytes())
     _add(tar, f"{key}.landmarks.npy", _bytes(inside.astype(np.float32)))
     _add(tar, f"{key}.masks.npy", _bytes(masks(inside, subjects)))
-    facts = {
-        "video": told["video"],
-        "segment": segment,
-        "box": list(box),
-        "frames": count,
-        "fps": FPS,
-        "offset": offset,
-    }
-    _add(tar, f"{key}.json", json.dumps({**facts, "verdicts": verdicts}, ensure_ascii=False).encode())
+    facts = {"video": told["video"], **told["about"], "segment": segment, "box": list(box), "fps": FPS}
+    facts |= {"frames": count, "offset": offset, "verdicts": verdicts}
+    _add(tar, f"{key}.json", json.dumps(facts, ensure_ascii=False).encode())
 
 
 def _filled(points: np.ndarray) -> np.ndarray:
