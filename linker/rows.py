@@ -37,7 +37,10 @@ Entry = dict[str, Any]
 
 @contextmanager
 def opened(shard: Path, ledger: Path, settings: GenerateSettings) -> Iterator[Queue]:
-    """Be a worker of a shard for the length of the block; at its end the ledger tells all rows."""
+    """Be a worker of a shard for the length of the block; at its end the ledger tells all rows.
+
+    Raises EnvironmentError where this is the only worker and leaves rows, as a run does that was asked to end.
+    """
     queue = Queue(shard, ledger, settings)
     with heartbeat.beating(ledger.parent / "workers", lambda: sorted(queue.held)) as worker:
         queue.worker = worker
@@ -50,8 +53,11 @@ def opened(shard: Path, ledger: Path, settings: GenerateSettings) -> Iterator[Qu
             heartbeat.AT_CHECKPOINT.remove(queue.give_back)
             queue.give_back()
             queue.write_ledger()
-    if not heartbeat.job_id():
-        queue.sweep()
+    if heartbeat.job_id():
+        return
+    queue.sweep()
+    if left := len(queue.left()):
+        raise EnvironmentError(f"ended on request with {left} rows left; run again to continue")
 
 
 class Queue:

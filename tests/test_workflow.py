@@ -153,6 +153,21 @@ def test_ctrl_c_ends_everything_and_leaves_no_lock(workshop: Workshop) -> None:
     assert workshop.run(manifest).returncode == 0
 
 
+def test_sigterm_ends_after_the_row_that_is_being_made(workshop: Workshop) -> None:
+    portraits_and_audios(workshop)
+    manifest = workshop.manifest(*LINES[:3])
+    words = workshop.words("run", manifest, "--results", workshop.results)
+    with subprocess.Popen(words, env=workshop.environment(TRIVIAL_S="4"), stderr=subprocess.PIPE, text=True) as head:
+        wait_for(lambda: (workshop.results / "shards" / "s000" / "windows").exists())
+        head.terminate()
+        _, told = head.communicate(timeout=60)
+    assert head.returncode == 3
+    assert workshop.made() == ["r1"]
+    assert "ended on request with 2 rows left; run again to continue" in told
+    assert workshop.run(manifest).returncode == 0
+    assert workshop.made() == ["r1", "r2", "r3"]
+
+
 def test_a_missing_tool_is_the_environments_fault_and_the_others_are_delivered(workshop: Workshop) -> None:
     portraits_and_audios(workshop)
     workshop.file("s3.wav", "broken tool")
