@@ -141,9 +141,11 @@ def test_without_a_gpu_the_benchmark_says_so(capsys: pytest.CaptureFixture, monk
     assert "there is none here" in capsys.readouterr().err
 
 
-def test_the_engine_computes_what_the_plain_model_does(weights: Path) -> None:
+@pytest.mark.parametrize("change_std", [(), (0.5,) * 4])
+def test_the_engine_computes_what_the_plain_model_does(weights: Path, change_std: tuple[float, ...]) -> None:
     """All short cuts together: caches, the unconditional half without attentions, latents kept."""
     engine = load_engine(GenerateSettings(weights=str(weights), dtype="float32"))
+    engine.model.arch = engine.model.arch.model_copy(update={"change_std": change_std})
     with torch.inference_mode():
         clip, window = timed.grey_clip(engine)
         plain = timed.plain_window(engine, clip, window, timed.GUIDED)

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from linker.bench.common import SD_CODEC, Figures, grey_clip, mini, seconds
+from linker.bench.common import SD_CODEC, Figures, grey_clip, grey_portrait, mini, seconds
 from linker.config import MINI_DIR, PRESETS, GenerateSettings
 from linker.engine import Engine, Recipe, job_cores, prepare, resolve_dtype
 from linker.model.architecture import BASE, Architecture
@@ -97,7 +97,7 @@ def compared(size: str) -> Figures:
 def one_window(engine: Engine, clip: ClipConditions, window: Windows) -> None:
     """What the engine does for a window: denoise and decode it."""
     latents = sample_windows(engine.model, clip, window, GUIDED)
-    engine.pictures(engine.model.from_change(latents[0].float(), clip.still[0]), "codec")
+    engine.pictures(latents[0].float(), "codec")
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
@@ -140,10 +140,10 @@ def drawn(arch: Architecture) -> LinguaLinker:
 def plain_window(engine: Engine, clip: ClipConditions, window: Windows, sampling: Sampling) -> Tensor:
     """The same window without any of the engine's short cuts, decoded: the reference pass again for every window, keys
     and values again at every step, both halves of the guidance whole (what the unconditional one must not know is
-    multiplied by zero), the frames before it through the codec and back."""
-    model = engine.model
+    multiplied by zero), the portrait encoded again, the frames before it through the codec and back."""
+    model, portrait = engine.model, grey_portrait(engine)
     scheduler = make_scheduler(sampling.sampler, sampling.steps)
-    seen = model.reference(clip.still, clip.still.new_zeros(1))[1].tokens
+    seen = model.reference(portrait, portrait.new_zeros(1))[1].tokens
     before = model.preceding_maps(window.preceding)
     latents = window.noise((model.arch.window, *clip.still.shape[1:]))
     for index, timestep in enumerate(scheduler.timesteps):
@@ -162,7 +162,7 @@ def plain_window(engine: Engine, clip: ClipConditions, window: Windows, sampling
         guided, free = model.denoise(latents.repeat(2, 1, 1, 1, 1), timestep.expand(2), told).chunk(2)
         velocity = free + sampling.guidance_scale * (guided - free)
         latents = advance(scheduler, velocity, timestep, latents, window, index)
-    through_codec(engine, model.from_change(latents[0], clip.still[0]))
+    through_codec(engine, model.from_change(latents[0], portrait))
     return latents
 
 
