@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from linker import leases, lock
-from linker.config import MINI_DIR, ROOT_DIR
+from linker.config import MINI_DIR, ROOT_DIR, GenerateSettings
 from linker.errors import EnvironmentError, ManifestError, SettingsError
 from linker.footage import read_footage
 from linker.manifest import is_whole_file, read_manifest
@@ -186,13 +186,17 @@ def curate(options: argparse.Namespace) -> int:
 
 def weights(options: argparse.Namespace) -> int:
     """Check a checkpoint folder and tell what is in it (without one: the embedded weights), or start one."""
+    from linker.engine import load_engine
     from linker.model.lingualinker import describe
 
     if options.words[:2] == ["init", "base"] and len(options.words) == 3:
         return _start_base(Path(options.words[2]), options.sources or [])
     if len(options.words) > 1:
         raise SettingsError("weights: needed a folder, or `init base FOLDER --from ...`")
-    print(json.dumps(describe(Path(options.words[0]) if options.words else MINI_DIR), indent=1))
+    folder = Path(options.words[0]) if options.words else MINI_DIR
+    told = describe(folder)
+    load_engine(GenerateSettings(weights=str(folder)), tiny=(folder / "tiny").is_dir())
+    print(json.dumps(told, indent=1))
     return 0
 
 

@@ -14,6 +14,7 @@ from tiny import TINY, tiny_conditions, tiny_model, told, write_tiny
 
 from linker.bench import processes, timed
 from linker.bench.gpu import gpu, preset_figures
+from linker.cli import main
 from linker.config import PRESETS, GenerateSettings
 from linker.engine import Engine, Recipe, job_cores, load_engine, resolve_dtype
 from linker.errors import EnvironmentError
@@ -47,6 +48,16 @@ def test_a_bad_codec_or_speech_encoder_is_named(weights: Path, tmp_path: Path, p
         save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(EnvironmentError, match=str(path.parent)):
         load_engine(GenerateSettings(weights=str(tmp_path / "w")))
+
+
+def test_weights_checks_every_network(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["weights", str(weights)]) == 0
+    assert json.loads(capsys.readouterr().out)["architecture"]["size"] == "tiny"
+    shutil.copytree(weights, tmp_path / "w")
+    config = tmp_path / "w" / "speech" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"feat_extract_norm": "group"}))
+    assert main(["weights", str(tmp_path / "w")]) == 3
+    assert "needed 'layer'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
