@@ -35,8 +35,9 @@ class Heard:
 
 def normalize_audio(audio: Path, driver: Path, loudness: Path, settings: AudioSettings, limits: LimitSettings) -> None:
     """Write `driver` (16 kHz mono PCM16 at the target loudness) and `loudness` (JSON), or the refusal and silence."""
-    source = sha256_file(audio)
     try:
+        check_file(audio)
+        source = sha256_file(audio)  # before it is read: a file replaced meanwhile is noticed
         heard = hear(audio, settings, limits)
     except Undecodable as fault:
         refusal = Refusal(fault.kind, str(fault), _STEP)

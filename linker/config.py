@@ -264,7 +264,7 @@ class CurateSettings(Group):
     max_segment_s: float = Field(20, ge=3, le=120, description="longest segment, seconds")
     min_face_px: float = Field(80, ge=16, le=4096, description="cut: smallest face height, source pixels")
     max_yaw: float = Field(0.8, gt=0, le=1, description="cut: sine of the turn from which a face is a profile")
-    occlusion: float = Field(0.13, gt=0, le=1, description="stage 1: share of the face that may be covered")
+    occlusion: float = Field(0.18, gt=0, le=1, description="stage 1: share of the face that may be covered")
     scene: float = Field(1.1, gt=0, le=100, description="stage 2: strongest change, 1 = the detectors' thresholds")
     sync_confidence: float = Field(0.7, ge=0, le=100, description="stage 3: least confidence of the sync critic")
     max_offset: int = Field(3, ge=0, le=15, description="stage 3: frames of offset that are corrected")

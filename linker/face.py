@@ -49,7 +49,7 @@ def crop_face(
     portrait: Path, face: Path, crop: Path, choice: str, settings: FaceSettings, limits: LimitSettings
 ) -> None:
     """Write `face` (512 x 512 RGB) and `crop` (box, landmarks or the refusal). `choice`: the manifest's `face`."""
-    source = sha256_file(portrait)
+    source = sha256_file(portrait) if portrait.is_file() else ""  # before it is read: what replaces it is noticed
     try:
         found = _choose(portrait, choice, settings, limits)
     except Unusable as fault:

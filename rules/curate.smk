@@ -98,13 +98,13 @@ rule judge_video:
         runtime=60,
     params:
         settings=token(SETTINGS.curate),
-        syncnet=syncnet_option,
     message:
         "judge_video {wildcards.video}"
     shell:
         "python -P -m linker.cli judge_video --log {log:q} --video {wildcards.video:q} --measures {input.measures:q}"
         " --sound {input.sound:q} --facts {input.facts:q} --critic {input.critic:q} --verdicts {output.verdicts:q}"
-        " --settings {params.settings:q} {params.syncnet:q}"
+        " --settings {params.settings:q}"
+        " --embeddings {input.embeddings:q}"
 
 
 rule cut_segments:
@@ -156,7 +156,7 @@ rule funnel:
     message:
         "funnel"
     shell:
-        "python -P -m linker.cli funnel --log {log:q} --listing {input.listing:q} --verdicts {input.verdicts:q} --all-verdicts {output.verdicts:q}"
+        "python -P -m linker.cli funnel --log {log:q} --listing {input.listing:q} --verdicts {input.verdicts:q} --lines {output.verdicts:q}"
         " --table {output.table:q} --dataset {output.dataset:q} --settings {params.settings:q}"
 
 

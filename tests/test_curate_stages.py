@@ -143,7 +143,8 @@ def test_what_covers_a_face_is_found_with_its_frames() -> None:
     tiles = measures().tiles.copy()
     tiles[40:55, 0, 16:28, 8:24] = (200, 30, 30)
     verdict = judge_occlusion("v", WHOLE, measures(tiles=tiles), SETTINGS)
-    assert (verdict.kind, verdict.frames) == ("covered", [[40, 55]])
+    assert verdict.kind == "covered"
+    assert np.abs(np.array(verdict.frames) - [[40, 55]]).max() <= 3  # looks are averaged over 7 frames
     blink = measures().tiles.copy()
     blink[40:43, 0, 16:28, 8:24] = (200, 30, 30)
     assert judge_occlusion("v", WHOLE, measures(tiles=blink), SETTINGS).kept

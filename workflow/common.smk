@@ -229,11 +229,6 @@ def syncnet_embeddings(wildcards):
     return [f"footage/{wildcards.video}/syncnet.npz"] if SETTINGS.curate.syncnet else []
 
 
-def syncnet_option(wildcards):
-    """The words that give a video's embeddings to the judge."""
-    return ["--embeddings", *syncnet_embeddings(wildcards)] if SETTINGS.curate.syncnet else []
-
-
 def footage_digest():
     """Changes when a video or what the list says of it does."""
     return hashlib.sha256(repr(list(VIDEOS.values())).encode()).hexdigest()[:16]

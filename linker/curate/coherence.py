@@ -12,6 +12,7 @@ from linker.curate.verdicts import Segment, Verdict, stretches, sustained, worst
 
 HOLD = 4  # frames that a motion must last
 STEADY = 3.0  # frames: light that changes more slowly than this is no flicker
+MIDDLE, DARK = 110.0, 30.0  # grey levels: of an ordinary picture; of one too dark to tell
 EQUAL = 0.05  # grey levels by which two frames of footage always differ
 
 
@@ -62,7 +63,8 @@ def flicker(outside: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """(T,) grey levels by which the light leaves its own slow course, over half a second; whichever is steadier of
     picture and background, since a head that moves changes one of them."""
     rough = [np.abs(light - gaussian_filter1d(light.astype(float), STEADY)) for light in (outside, whole)]
-    return np.asarray(np.minimum(*(np.sqrt(gaussian_filter1d(figure**2, FPS / 4)) for figure in rough)))
+    steady = np.minimum(*(np.sqrt(gaussian_filter1d(figure**2, FPS / 4)) for figure in rough))
+    return np.asarray(steady * MIDDLE / max(float(np.median(whole)), DARK))  # in the dark, less light flickers as much
 
 
 def splices(measures: Measures, segment: Segment) -> np.ndarray:

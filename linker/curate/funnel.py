@@ -47,13 +47,13 @@ class Judged:
 
 
 def funnel(
-    listing: Path, verdicts: list[Path], all_verdicts: Path, table: Path, dataset: Path, settings: CurateSettings
+    listing: Path, verdicts: list[Path], lines: Path, table: Path, dataset: Path, settings: CurateSettings
 ) -> None:
-    """Write `all_verdicts` (JSON lines), `table` (CSV), and the data set beside its card `dataset` (README.md)."""
+    """Write `lines` (JSON, a verdict each), `table` (CSV), and the data set beside its card `dataset` (README.md)."""
     videos = read_listing(read_json(listing)["videos"])
     told = [read_json(path) for path in verdicts]
     judged = [segment for video, one in zip(videos, told, strict=True) for segment in in_order(video, one)]
-    write_lines(all_verdicts, (verdict for one in told for verdict in one["verdicts"]))
+    write_lines(lines, (verdict for one in told for verdict in one["verdicts"]))
     rows = count(judged, sum(one["duration_s"] for one in told) / 3600)
     write_rows(table, rows)
     folder, measured = (

@@ -24,11 +24,11 @@ SPEECH_THRESHOLD = 0.5
 
 def judge_video(
     video: str, measures: Path, sound: Path, facts: Path, critic: Path, verdicts: Path, settings: CurateSettings,
-    embeddings: Path | None = None,
+    embeddings: list[Path],
 ) -> None:  # fmt: skip
     """Write `verdicts` (JSON): the segments and a verdict a stage; a refused video has one verdict, of stage cut.
 
-    `embeddings` are SyncNet's, where it judges instead of our own critic.
+    `embeddings` has SyncNet's, where it judges instead of our own critic.
     """
     told = read_json(facts)
     if told["refusal"]:
@@ -36,7 +36,7 @@ def judge_video(
         write_json(verdicts, {"video": video, "duration_s": 0.0, "segments": [], "verdicts": [refused.to_json()]})
         return
     samples, _ = read_audio(sound, SAMPLE_RATE_HZ)
-    segments, found = judge(video, Measures.load(measures), samples, load_critic(critic), settings, embeddings)
+    segments, found = judge(video, Measures.load(measures), samples, load_critic(critic), settings, *embeddings)
     listed = [{"number": s.number, "first": s.first, "last": s.last, "slot": s.slot} for s in segments]
     spoken = {"video": video, "duration_s": told["duration_s"], "segments": listed}
     write_json(verdicts, spoken | {"verdicts": [verdict.to_json() for verdict in found]})
