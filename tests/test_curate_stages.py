@@ -132,6 +132,12 @@ def test_the_cut_wants_one_large_face(changed: dict[str, Any], kind: str) -> Non
     assert judge_cut("v", Segment(0, 0, 100, None), measures(), SETTINGS).kind == "faceless"
 
 
+def test_a_head_on_its_side_is_refused() -> None:
+    points = (measures().points - (160, 90))[..., ::-1] * (1, -1) + (160, 90)
+    verdict = judge_cut("v", WHOLE, measures(points=points.astype(np.float32)), SETTINGS)
+    assert (verdict.kind, verdict.measured["roll_deg"]) == ("tilted", 90.0)
+
+
 def test_a_profile_is_refused() -> None:
     points = measures().points.copy()
     nose = KEPT.index(1)

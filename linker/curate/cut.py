@@ -7,12 +7,14 @@ from itertools import pairwise
 import numpy as np
 
 from linker.config import FPS, CurateSettings
-from linker.curate.faces import centres, heights_px, yaw
+from linker.curate.faces import centres, heights_px, restored, yaw
 from linker.curate.measure import EVERY, Measures
 from linker.curate.verdicts import Segment, Verdict
+from linker.landmarks import CHIN, FOREHEAD
 
 SHOT_RATIO, SHOT_CONTENT = 3.0, 15.0  # PySceneDetect's defaults of its adaptive detector
 GAP = 50  # frames without a face inside a segment: stage 1 judges them
+MAX_ROLL_DEG = 35.0  # of a head in the picture: a crop is not turned
 PROFILE_SHARE = 0.5  # of frames turned away that make a profile, or a crowd
 CROP_SIDES = 1.1  # of a face height, to each side: what a crop shows
 Span = tuple[int, int]
@@ -97,13 +99,8 @@ def judge_cut(video: str, segment: Segment, measures: Measures, settings: Curate
     seen = np.isfinite(points[:, 0, 0])
     height = float(np.nanmedian(heights_px(points)) / measures.scale)
     away = float((np.abs(yaw(points[seen])) > settings.max_yaw).mean())
-    intruders = crowd(measures, segment)
-    figures = {
-        "seconds": segment.seconds,
-        "face_px": round(height, 1),
-        "away": round(away, 3),
-        "crowd": round(intruders, 3),
-    }
+    figures = {"seconds": segment.seconds, "face_px": round(height, 1), "roll_deg": round(tilt(points[seen]), 1)}
+    figures |= {"away": round(away, 3), "crowd": round(crowd(measures, segment), 3)}
     kind, reason = _fault(figures, settings)
     frames = [[segment.first, segment.last]] if kind else []
     return Verdict(
@@ -120,11 +117,20 @@ def _fault(found: dict[str, float], settings: CurateSettings) -> tuple[str, str]
         )
     if found["face_px"] < settings.min_face_px:
         return "small", f"face too small: {found['face_px']:.0f} pixels of the {settings.min_face_px:g} needed"
+    if found["roll_deg"] > MAX_ROLL_DEG:
+        return "tilted", f"tilted: the head is turned by {found['roll_deg']:.0f} degrees in the picture"
     if found["away"] > PROFILE_SHARE:
         return "profile", f"profile: turned away in {found['away']:.0%} of the frames"
     if found["crowd"] > PROFILE_SHARE:
         return "crowd", f"several faces: another one in the picture in {found['crowd']:.0%} of the frames"
     return "", ""
+
+
+def tilt(points: np.ndarray) -> float:
+    """Median tilt of a head in the picture, degrees from upright."""
+    mesh = restored(points)
+    across, down = (mesh[:, CHIN] - mesh[:, FOREHEAD]).T
+    return float(np.degrees(np.median(np.abs(np.arctan2(-across, down)))))
 
 
 def _without_face(video: str, segment: Segment, settings: CurateSettings) -> Verdict:
