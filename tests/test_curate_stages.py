@@ -150,7 +150,7 @@ def test_what_covers_a_face_is_found_with_its_frames() -> None:
     tiles[40:55, 0, 16:28, 8:24] = (200, 30, 30)
     verdict = judge_occlusion("v", WHOLE, measures(tiles=tiles), SETTINGS)
     assert verdict.kind == "covered"
-    assert np.abs(np.array(verdict.frames) - [[40, 55]]).max() <= 3  # looks are averaged over 7 frames
+    assert np.abs(np.array(verdict.frames) - [[40, 55]]).max() <= 3  # the middle look of 7 frames counts
     blink = measures().tiles.copy()
     blink[40:43, 0, 16:28, 8:24] = (200, 30, 30)
     assert judge_occlusion("v", WHOLE, measures(tiles=blink), SETTINGS).kept

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from scipy.ndimage import uniform_filter1d
+from scipy.ndimage import median_filter
 
 from linker.config import CurateSettings
 from linker.curate.faces import heights_px, restored
@@ -19,7 +19,7 @@ from linker.landmarks import OVAL
 
 CELLS = 16  # a tile is judged on 16 x 16 places
 HOLD = 5  # frames that something must stay: shorter than that is a blink or a blur
-LASTING = 7  # frames over which looks are averaged: lips come and go, what covers them stays
+LASTING = 7  # frames whose middle look counts: lips come and go, what covers them stays
 LEAST_CHANGE, LESSER_CHANGE = 10.0, 5.0  # CIELAB distances: no shade of the same skin; perhaps one
 UNLIKE, LESS_ALIKE = 0.4, 0.3  # local correlation with the usual look; how far below the usual correlation
 FLAT = 9.0  # variance of grey levels that counts as no structure
@@ -91,7 +91,7 @@ def covered(measures: Measures, segment: Segment) -> np.ndarray:
 
 def _recoloured(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """CIELAB (T, 16, 16, 3): places whose colour has left its range, and those that may have."""
-    lab = uniform_filter1d(lab, LASTING, axis=0, mode="nearest")
+    lab = median_filter(lab, (LASTING, 1, 1, 1), mode="nearest")
     usual = np.median(lab, 0)
     lab = lab - np.median((lab - usual)[:, _FACE], 1)[:, None, None]  # the light of the whole face may change
     distance = np.linalg.norm(lab - usual, axis=-1)
@@ -102,7 +102,7 @@ def _recoloured(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _restructured(tiles: np.ndarray) -> np.ndarray:
     """(T, 16, 16): places whose surroundings no longer correlate with how they mostly look."""
     gray = np.stack([cv2.cvtColor(tile, cv2.COLOR_RGB2GRAY).astype(np.float32) for tile in tiles])
-    gray = uniform_filter1d(gray, LASTING, axis=0, mode="nearest")
+    gray = median_filter(gray, (LASTING, 1, 1), mode="nearest")
     usual = np.median(gray, 0)
     alike = np.stack([_alike(one, usual) for one in gray])
     return alike < np.minimum(UNLIKE, np.median(alike, 0) - LESS_ALIKE)
