@@ -30,6 +30,8 @@ SEAM_WARN, SEAM_FAIL, SEAM_LEVELS = 2.0, 4.0, 3.0  # times the 99th percentile e
 LOUDNESS_LU, PEAK_SPARE_DB = 1.0, 0.5  # a lossy encoder may add this much to true peaks
 CLIPPED = 1e-3
 BACKGROUND = 2.0  # levels squared; x264 itself makes some tenths
+STEADY_SHARE, HEAD_SHARES, COLOUR_DRIFT = 0.2, (0.95, 1.05), 2.0  # of what was generated; levels of 255
+HARDLY_SWAM, HARDLY_MOVED = 0.1, 0.05  # levels squared; parts per thousand of the crop a frame
 ENOUGH_SPEECH_S, ENOUGH_SILENCE_S, EDGE_S = 1.0, 0.5, 0.2
 
 
@@ -170,6 +172,27 @@ def _background(pictures: Pictures) -> Check:
     """A still portrait's background should be still, too."""
     state = WARN if pictures.background > BACKGROUND else PASS
     return Check("background, variance over time", state, round(pictures.background, 3), BACKGROUND)
+
+
+def steadied(told: dict[str, Any]) -> list[Check]:
+    """What stabilize_background did (its sidecar): a stiller background, the head's own motion, steady colour."""
+    before, after = told["before"], told["after"]
+    names = ("background stabilised, share of its variance left", "head's motion, share of the generated one",
+             "background's drift of colour, levels")  # fmt: skip
+    swam, moved, drift = before["background_variance"], before["head_motion"], after["colour_drift"]
+    if swam is None or drift is None:
+        return [Check(name, NONE, None, None, "the head fills the crop") for name in names]
+    left, share = after["background_variance"] / max(swam, 1e-9), (after["head_motion"] or 0) / max(moved or 0, 1e-9)
+    is_kept, band = HEAD_SHARES[0] <= share <= HEAD_SHARES[1], "{} to {}".format(*HEAD_SHARES)
+    return [
+        Check(names[0], PASS if left <= STEADY_SHARE else WARN, round(left, 4), STEADY_SHARE)
+        if swam >= HARDLY_SWAM
+        else Check(names[0], NONE, None, STEADY_SHARE, "it hardly moved before"),
+        Check(names[1], PASS if is_kept else WARN, round(share, 3), band)
+        if (moved or 0) >= HARDLY_MOVED
+        else Check(names[1], NONE, None, band, "it hardly moves"),
+        Check(names[2], PASS if drift <= COLOUR_DRIFT else WARN, drift, COLOUR_DRIFT),
+    ]
 
 
 def _frozen(curves: Curves, ordered: Ordered) -> Check:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from linker import __version__, loudness, provenance, subtitles
-from linker.checks import FAIL, NONE, PASS, Check, Ordered, equal, failed, run_checks
+from linker.checks import FAIL, NONE, PASS, Check, Ordered, equal, failed, run_checks, steadied
 from linker.config import FPS, FinishSettings, LanguageSettings, ProvenanceSettings, token
 from linker.encode import Target, encode, sound_info
 from linker.errors import LinkerError
@@ -74,6 +74,7 @@ def mux_audio(
     loudness: Path,
     language: Path,
     subtitles: list[Path],
+    steadiness: Path,
     ledger: Path,
     video: Path,
     sidecar: Path,
@@ -84,11 +85,12 @@ def mux_audio(
 ) -> None:
     """Write the deliverable `video` (and its master) and then `sidecar` (provenance and checks).
 
-    `row` is the row as JSON: clip, and language, title, consent_ref, licence_ref where given. Everything is made in
+    `row` is the row as JSON: clip, and language, title, consent_ref, licence_ref where given; `steadiness` is what
+    stabilize_background measured. Everything is made in
     draft/, beside the folder of `video`, and stays there when a check fails: then LinkerError is raised, and a
     deliverable that was there before is as it was.
     """
-    fields = json.loads(row)
+    fields, steady = json.loads(row), read_json(steadiness)
     heard, box, identity = read_json(loudness), read_json(crop), load_identity(provenance)
     entry = _done_entry(fields["clip"], read_json(ledger), heard, box)
     tag, warnings = choose_language(fields.get("language") or "", read_json(language))
@@ -101,6 +103,7 @@ def mux_audio(
     try:
         drafts = _make(job, upscaled, video)
         found, checks = _examine(job, drafts)
+        checks += steadied(steady)
     except ValueError as error:  # a wrong number of frames, a sound file that changed since it was prepared
         raise LinkerError(f"{job.clip}: cannot be encoded: {error}") from error
     for warning in warnings:
@@ -113,6 +116,7 @@ def mux_audio(
         "consent_ref": fields.get("consent_ref", ""), "licence_ref": fields.get("licence_ref", ""), "marks": facts,
         "signer": provenance_signer(drafts[0]) if identity else "", "generation": entry,
         "finish": settings.model_dump(mode="json"), "versions": versions(), "curves": _curves(found, settings.fps),
+        "steadiness": steady,
     }  # fmt: skip
     _publish(job, drafts, video, sidecar, told, checks)
 

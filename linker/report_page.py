@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
+from statistics import median
 from typing import Any
 
 from linker.config import ROOT_DIR
 
 PLOT_POINTS = 140  # a curve: enough for a card as wide as it gets, and 1 kB
 TEMPLATE = ROOT_DIR / "workflow" / "report" / "page.html"
+STEADY = {"background": ("background_variance", "background, variance over time, levels squared"),
+          "head": ("head_motion", "head, motion a frame, ‰ of the crop"),
+          "colour": ("colour_drift", "background, drift of colour, levels")}  # fmt: skip
 STATES = ("done", "refused", "failed", "faulty", "waiting")
 CHECKS = {"pass": "pass", "warn": "warn", "fail": "fail", "not applicable": "none"}  # state -> class
 HINTS = {
@@ -84,7 +88,16 @@ def _figures(cards: list[Card], counts: Counter[str]) -> str:
     work_s = sum(card.seconds for card in cards)
     found = [(str(counts[state]), state) for state in STATES if counts[state]]
     found += [(_clock(video_s), "of video"), (_clock(work_s), "of generating and finishing")]
+    if shares := [share for card in cards if (share := _swims(card)) is not None]:
+        found += [(f"{100 * median(shares):.1f} %", "of the background's variance left, median")]
     return "".join(f"<li><b>{number}</b>{name}</li>" for number, name in found)
+
+
+def _swims(card: Card) -> float | None:
+    """The share of the background's variance over time that stabilising left."""
+    told = card.facts.get("steadiness") or {}
+    before, after = (told.get(when, {}).get("background_variance") for when in ("before", "after"))
+    return after / before if before and after is not None and _has_checks(card) else None
 
 
 def _chips(counts: Counter[str], checks: Counter[str]) -> str:
@@ -176,7 +189,7 @@ def _details(card: Card) -> str:
     picture = f'<h3>Face and masks</h3><img loading="lazy" alt="Face, landmarks and masks" src="{escape(card.debug)}">'
     parts = [picture if card.debug else "", _times(card.timings)]
     if _has_checks(card):
-        parts += [_checks(card.facts.get("checks", [])), _provenance(card)]
+        parts += [_steadiness(card), _checks(card.facts.get("checks", [])), _provenance(card)]
     inside = "".join(parts)
     return f"<details><summary>Details</summary>{inside}</details>" if inside else ""
 
@@ -239,6 +252,41 @@ def _plot(card: Card) -> str:
         f'<path class="mouth" d="M{_line(mouth)}"/></svg>'
         f'<figcaption><i class="level"></i>sound <i class="mouth"></i>mouth<b>{heard}</b></figcaption></figure>'
     )
+
+
+def _steadiness(card: Card) -> str:
+    """Background and head before and after stabilising: numbers, and a small figure over time."""
+    told = card.facts.get("steadiness") or {}
+    if not told:
+        return ""
+    lines = "".join(
+        f"<tr><td>{escape(words)}</td><td>{_short(told['before'][name])}</td><td>{_short(told['after'][name])}</td></tr>"
+        for name, words in STEADY.values()
+    )
+    curves, count = told["curves"], max(len(told["curves"]["before"]["head"]), 2)
+    paths = "".join(
+        f'<path class="{when}" d="M{_band(curves[when][name], curves["before"][name], 32 * row)}"/>'
+        for row, name in enumerate(STEADY)
+        for when in ("before", "after")
+        if curves[when][name]
+    )
+    words = "Over time, before and after: how far the background is from its first picture, the head's motion, colour"
+    return (
+        f'<h3>Background stabilised</h3><figure class="steady"><svg viewBox="0 0 {count - 1} 96"'
+        f' preserveAspectRatio="none" role="img" aria-label="{words}">{paths}</svg><figcaption><i class="before"></i>'
+        'before <i class="after"></i>after<b>from the top</b></figcaption></figure>'
+        f"<table><tr><th></th><th>before</th><th>after</th></tr>{lines}</table>"
+    )
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{float(value):.2f}"
+
+
+def _band(curve: list[float], before: list[float], top: int) -> str:
+    """Points of a curve from 0 to what it reached before stabilising, in a band of 32."""
+    high = max(1e-9, *map(float, before), *map(float, curve))
+    return "L".join(f"{x} {top + 30 - round(27 * float(y) / high)}" for x, y in enumerate(curve))
 
 
 def _thinned(curve: list[float]) -> list[float]:

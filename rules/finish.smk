@@ -1,7 +1,7 @@
 """Finish: from the generated crop to the video a viewer gets.
 
 Inputs: clips/{clip}/generated.mkv, the portrait's preparation, the portrait, the audio and the subtitles as they came.
-Outputs: clips/{clip}/ stable.mkv, upscaled.mkv; the row's video in videos/ and videos/{clip}.json (provenance and checks);
+Outputs: clips/{clip}/ stable.mkv, steadiness.json, upscaled.mkv; the row's video in videos/ and videos/{clip}.json (provenance and checks);
 its master in masters/. A video that fails a check stays in draft/.
 The viewer hears the row's own audio, not the 16 kHz copy that the model hears. Of a deliverable only the sidecar, which is
 written last, is declared: a job that fails loses its declared outputs, and the last good video must survive a failed rerun.
@@ -15,6 +15,7 @@ rule stabilize_background:
         masks=of_portrait("masks.npz"),
     output:
         stable="clips/{clip}/stable.mkv",
+        steadiness="clips/{clip}/steadiness.json",
     log:
         "logs/stabilize_background/{clip}.log",
     benchmark:
@@ -31,7 +32,8 @@ rule stabilize_background:
         "stabilize_background {wildcards.clip}"
     shell:
         "python -P -m linker.cli stabilize_background --log {log:q} --generated {input.generated:q}"
-        " --face {input.face:q} --masks {input.masks:q} --stable {output.stable:q} --settings {params.settings:q}"
+        " --face {input.face:q} --masks {input.masks:q} --stable {output.stable:q}"
+        " --steadiness {output.steadiness:q} --settings {params.settings:q}"
 
 
 rule upscale_video:
@@ -71,6 +73,7 @@ rule mux_audio:
         subtitles=row_subtitles,
         loudness=of_audio("loudness.json"),
         language=of_audio("language.json"),
+        steadiness="clips/{clip}/steadiness.json",
         awaited=awaited_ledger,
     output:
         sidecar="videos/{clip}.json",
@@ -97,5 +100,6 @@ rule mux_audio:
         "python -P -m linker.cli mux_audio --log {log:q} --upscaled {input.upscaled:q} --portrait {input.portrait:q}"
         " --crop {input.crop:q} --masks {input.masks:q} --audio {input.audio:q} --loudness {input.loudness:q}"
         " --driver {input.driver:q} --language {input.language:q} --subtitles {input.subtitles:q}"
+        " --steadiness {input.steadiness:q}"
         " --ledger {params.ledger:q} --video {params.video:q} --sidecar {output.sidecar:q} --row {params.row:q}"
         " --settings {params.settings:q} --provenance {params.provenance:q} --listening {params.listening:q}"

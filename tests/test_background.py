@@ -20,7 +20,7 @@ FRAMES = 25
 
 def stabilized(scene: Scene, settings: BackgroundSettings) -> np.ndarray:
     stable = scene.root / "stable.mkv"
-    stabilize_background(scene.generated, scene.face, scene.masks, stable, settings)
+    stabilize_background(scene.generated, scene.face, scene.masks, stable, scene.root / "steadiness.json", settings)
     return np.stack(list(read_frames(stable))).astype(np.float32)
 
 

@@ -36,6 +36,10 @@ class Delivery:
         write_json(root / "language.json", {"language": "en", "probability": 0.93, "source": "whisper"})
         entry = {"state": "done", "refusal": None, "seconds": 2.5, "key": "ab12", "seed": 3, "weights": "mini"}
         write_json(root / "ledger.json", {"rows": {"c1": entry}})
+        self.steadiness: dict[str, Any] = {
+            "before": {"background_variance": 4.0, "head_motion": 3.0, "colour_drift": 5.0},
+            "after": {"background_variance": 0.4, "head_motion": 3.1, "colour_drift": 0.5}, "curves": {},
+        }  # fmt: skip
         self.subtitles: list[Path] = []
         self.marking = ProvenanceSettings()
         self.video, self.sidecar = root / "videos" / "c1.mp4", root / "videos" / "c1.json"
@@ -45,12 +49,14 @@ class Delivery:
         return probe(self.root / "upscaled.mkv").video.width
 
     def run(self) -> dict[str, Any]:
+        write_json(self.root / "steadiness.json", self.steadiness)
         mux_audio(
             upscaled=self.root / "upscaled.mkv", portrait=self.scene.portrait, crop=self.scene.crop,
             masks=self.scene.masks, audio=self.root / "own.wav", driver=self.root / "own.wav",
             loudness=self.root / "loudness.json", language=self.root / "language.json", subtitles=self.subtitles,
-            ledger=self.root / "ledger.json", video=self.video, sidecar=self.sidecar, row=json.dumps(self.row),
-            settings=self.settings, provenance=self.marking, listening=LanguageSettings(),
+            steadiness=self.root / "steadiness.json", ledger=self.root / "ledger.json", video=self.video,
+            sidecar=self.sidecar, row=json.dumps(self.row), settings=self.settings,
+            provenance=self.marking, listening=LanguageSettings(),
         )  # fmt: skip
         return read_json(self.sidecar)
 
@@ -95,6 +101,22 @@ def test_the_sidecar_proves_what_was_delivered(delivery: Delivery) -> None:
     assert (facts["consent_ref"], facts["frames"], facts["language"]) == ("C-7", FRAMES, "fr")
     assert {check["state"] for check in facts["checks"]} == {"pass", "not applicable"}
     assert {"linker", "torch", "diffusers", "av"} <= set(facts["versions"])
+
+
+def test_what_stabilising_did_is_judged_and_told(delivery: Delivery) -> None:
+    names = ("background stabilised, share of its variance left", "head's motion, share of the generated one",
+             "background's drift of colour, levels")  # fmt: skip
+
+    def judged() -> list[tuple[str, Any]]:
+        found = {check["name"]: (check["state"], check["value"]) for check in delivery.run()["checks"]}
+        return [found[name] for name in names]
+
+    assert judged() == [("pass", 0.1), ("pass", 1.033), ("pass", 0.5)]
+    delivery.steadiness["after"] = {"background_variance": 2.0, "head_motion": 2.0, "colour_drift": 9.0}
+    assert judged() == [("warn", 0.5), ("warn", 0.667), ("warn", 9.0)]
+    delivery.steadiness["before"] = {"background_variance": 0.01, "head_motion": 0.0, "colour_drift": 0.0}
+    assert [state for state, _ in judged()][:2] == ["not applicable"] * 2
+    assert read_json(delivery.sidecar)["steadiness"] == delivery.steadiness
 
 
 def test_the_same_inputs_give_the_same_bytes(delivery: Delivery) -> None:

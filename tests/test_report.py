@@ -30,6 +30,12 @@ FACTS: dict[str, Any] = {
     "inputs": {"portrait": {"file": "<b>.png", "sha256": "ab" * 32}}, "frame_md5": "cd" * 16, "pcm_md5": "ef" * 16,
     "video": "good.mp4", "loudness": {"integrated_lufs": -21.5},
     "curves": {"step_s": 0.04, "mouth": [0, 1, 2, 1] * 50, "level": [0, 0.2, 0.4, 0.1] * 50, "wave": [0.5] * 200},
+    "steadiness": {
+        "before": {"background_variance": 4.0, "head_motion": 3.5, "colour_drift": 6.25},
+        "after": {"background_variance": 0.02, "head_motion": 3.4, "colour_drift": 0.5},
+        "curves": {when: dict.fromkeys(("background", "colour", "head"), [0.0, 1.5, 0.5] * 10)
+                   for when in ("before", "after")},
+    },
     "generation": {"state": "done", "seed": 3, "key": "k"}, "versions": {"linker": "0.1.0"}, "consent_ref": "C-7",
 }  # fmt: skip
 
@@ -222,7 +228,7 @@ def test_a_thousand_rows() -> None:
     start = time.perf_counter()
     text = render("jobs.csv", cards, {})
     assert time.perf_counter() - start < 3
-    assert len(text) < 5e6
+    assert len(text) < 6e6
 
 
 def test_what_failed_is_a_manifest(results: Results) -> None:
@@ -264,9 +270,17 @@ def test_a_draft_is_shown_with_the_checks_that_hold_it_back(results: Results) ->
 def test_the_plot_shows_mouth_and_sound(results: Results) -> None:
     page = results.run()
     shapes = {str(has["class"]): str(has["d"]) for has in page.all("path")}
-    assert {"wave", "level", "mouth"} == shapes.keys()
+    assert {"wave", "level", "mouth", "before", "after"} == shapes.keys()
     assert all(re.fullmatch(r"[MLVZ\d ]+", shape) for shape in shapes.values())
     assert "-21.5 LUFS" in page.text
+
+
+def test_the_page_tells_what_stabilising_did(results: Results) -> None:
+    page = results.run()
+    assert "background, variance over time, levels squared4.000.02" in page.text
+    assert "background, drift of colour, levels6.250.50" in page.text
+    assert "0.5 %of the background's variance left, median" in page.text
+    assert len(page.all("path", **{"class": "before"})) == len(page.all("path", **{"class": "after"})) == 3
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

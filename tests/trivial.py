@@ -119,8 +119,11 @@ def _fault(queue: Queue, clip: str) -> None:
         raise ValueError("the masks make no sense")
 
 
-def stabilize_background(generated: Path, face: Path, masks: Path, stable: Path, settings: BackgroundSettings) -> None:
+def stabilize_background(
+    generated: Path, face: Path, masks: Path, stable: Path, steadiness: Path, settings: BackgroundSettings
+) -> None:
     _write(stable, generated.read_text())
+    write_json(steadiness, {})
 
 
 def upscale_video(stable: Path, crop: Path, upscaled: Path, settings: UpscaleSettings, finish: FinishSettings) -> None:
@@ -137,6 +140,7 @@ def mux_audio(
     loudness: Path,
     language: Path,
     subtitles: list[Path],
+    steadiness: Path,
     ledger: Path,
     video: Path,
     sidecar: Path,
