@@ -64,11 +64,18 @@ def load_codec(folder: Path, channels: int | None = None) -> Any:
     """
     import diffusers
 
+    kind = getattr(diffusers, check_codec(folder, channels))
+    return _of_width(_loaded(kind, folder), folder, "latent_channels", channels)
+
+
+def check_codec(folder: Path, channels: int | None = None) -> str:
+    """The class that a codec's config names. Raises EnvironmentError for another kind, or other latents."""
     config = _config_of(folder, "the checkpoint's image codec (diffusers)")
     name = str(config.get("_class_name", ""))
     if name not in CODECS:
         raise EnvironmentError(f"{folder}: found class {name!r}, needed one of {', '.join(CODECS)}")
-    return _of_width(_loaded(getattr(diffusers, name), folder), folder, "latent_channels", channels)
+    _check_width(folder, "latent_channels", config.get("latent_channels", channels), channels)
+    return name
 
 
 def load_tiny_decoder(folder: Path, channels: int) -> Any:
@@ -78,14 +85,20 @@ def load_tiny_decoder(folder: Path, channels: int) -> Any:
     """
     from diffusers import AutoencoderTiny
 
+    check_tiny_decoder(folder, channels)
+    return _of_width(_loaded(AutoencoderTiny, folder), folder, "latent_channels", channels)
+
+
+def check_tiny_decoder(folder: Path, channels: int) -> None:
+    """Raises EnvironmentError where a tiny decoder is missing, of another kind, or made for other latents."""
     get = "give one to `python3 -m linker weights init base ... tiny=FOLDER`, or --set generate.decoder=codec"
     if not folder.is_dir():
         needed = f"an AutoencoderTiny for latents of {channels} channels"
         raise EnvironmentError(f"decoder 'tiny': found no folder {folder}, needed {needed}; {get}")
-    name = _config_of(folder, "the checkpoint's tiny decoder (diffusers)").get("_class_name")
-    if name != "AutoencoderTiny":
+    config = _config_of(folder, "the checkpoint's tiny decoder (diffusers)")
+    if (name := config.get("_class_name")) != "AutoencoderTiny":
         raise EnvironmentError(f"{folder}: found class {name!r}, needed AutoencoderTiny; {get}")
-    return _of_width(_loaded(AutoencoderTiny, folder), folder, "latent_channels", channels)
+    _check_width(folder, "latent_channels", config.get("latent_channels", channels), channels)
 
 
 def load_speech_encoder(folder: Path, width: int | None = None) -> Any:
@@ -98,11 +111,17 @@ def load_speech_encoder(folder: Path, width: int | None = None) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    check_speech_encoder(folder, width)
+    return _of_width(_loaded(Wav2Vec2Model, folder), folder, "hidden_size", width)
+
+
+def check_speech_encoder(folder: Path, width: int | None = None) -> None:
+    """Raises EnvironmentError where an encoder's config is not one of XLS-R's kind, or of another width."""
     config = _config_of(folder, "the checkpoint's speech encoder (transformers)")
     if config.get("feat_extract_norm") != "layer" or not config.get("do_stable_layer_norm"):
         found = f"feat_extract_norm {config.get('feat_extract_norm')!r}"
         raise EnvironmentError(f"{folder}: found {found}, needed 'layer' and do_stable_layer_norm, as XLS-R has them")
-    return _of_width(_loaded(Wav2Vec2Model, folder), folder, "hidden_size", width)
+    _check_width(folder, "hidden_size", config.get("hidden_size", width), width)
 
 
 def _config_of(folder: Path, what: str) -> dict[str, Any]:
@@ -133,7 +152,10 @@ def _loaded(kind: Any, folder: Path) -> Any:
 
 
 def _of_width(net: Any, folder: Path, key: str, width: int | None) -> Any:
-    found = getattr(net.config, key)
+    _check_width(folder, key, getattr(net.config, key), width)
+    return net
+
+
+def _check_width(folder: Path, key: str, found: object, width: int | None) -> None:
     if width is not None and found != width:
         raise EnvironmentError(f"{folder}: {key} is {found}, the checkpoint's nets need {width}")
-    return net

@@ -323,6 +323,17 @@ def weights_folder(settings: GenerateSettings) -> Path:
     return MINI_DIR if settings.weights == "mini" else Path(settings.weights)
 
 
+def preset_of(settings: GenerateSettings, size: str, name: str) -> Preset:
+    """The preset of a model's size, each of its choices replaced by the setting that names another."""
+    chosen = PRESETS["base" if size == "base" else "mini"][name]
+    return Preset(
+        steps=settings.steps or chosen.steps,
+        guidance_scale=settings.guidance_scale or chosen.guidance_scale,
+        sampler=settings.sampler or chosen.sampler,
+        decoder=settings.decoder or chosen.decoder,
+    )
+
+
 def token(group: Group) -> str:
     """One JSON token of a group, keys sorted: what rules carry in `params`: a changed setting reruns its step."""
     return json.dumps(group.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from linker import process
 from linker.backends import load_codec, load_speech_encoder, load_tiny_decoder
-from linker.config import PACKAGE_DIR, PRESETS, GenerateSettings, LaunchSettings, Preset, weights_folder
+from linker.config import PACKAGE_DIR, GenerateSettings, LaunchSettings, Preset, preset_of, weights_folder
 from linker.model.architecture import Architecture
+from linker.model.card import read_architecture, weights_hash
 from linker.model.codec import decode_frames
-from linker.model.lingualinker import LinguaLinker, read_architecture, weights_hash
+from linker.model.lingualinker import LinguaLinker
 from linker.model.sample import Sampling
 from linker.records import sha256_file
 
@@ -51,13 +52,7 @@ class Recipe:
 
     def preset(self, name: str) -> Preset:
         """The preset of this size, each of its choices replaced by the setting that names another."""
-        chosen = PRESETS["base" if self.arch.size == "base" else "mini"][name]
-        return Preset(
-            steps=self.settings.steps or chosen.steps,
-            guidance_scale=self.settings.guidance_scale or chosen.guidance_scale,
-            sampler=self.settings.sampler or chosen.sampler,
-            decoder=self.settings.decoder or chosen.decoder,
-        )
+        return preset_of(self.settings, self.arch.size, name)
 
     def sampling(self, preset: Preset) -> Sampling:
         """How the windows of a row with this preset are denoised."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from linker import leases, lock
+from linker.checkpoint import check_checkpoint
 from linker.config import MINI_DIR, ROOT_DIR, GenerateSettings
 from linker.errors import EnvironmentError, ManifestError, SettingsError
 from linker.footage import read_footage
@@ -41,8 +42,9 @@ def test(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     """Show rows, faults, shared preparations and what would run; nothing is started. 2 when there are faults."""
-    todo = _order(options)
-    made = make_plan(todo, read_manifest(options.manifest))
+    todo, manifest = _order(options), read_manifest(options.manifest)
+    check_checkpoint(todo.settings.generate, {row.preset for row in manifest.rows})
+    made = make_plan(todo, manifest)
     print(json.dumps(to_json(made), indent=1, ensure_ascii=False) if options.json else to_text(made, todo.results))
     return ManifestError.exit_code if made.faults else 0
 
@@ -52,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     todo = _order(options)
     manifest = read_manifest(options.manifest)
     _refuse_useless(manifest)
+    check_checkpoint(todo.settings.generate, {row.preset for row in manifest.rows})
     launch = resolved(todo.settings.launch)
     if todo.settings.launch.cluster == "slurm" != launch.cluster:
         print(f"no sbatch here: this machine generates, {max(launch.workers, 1)} worker(s)", file=sys.stderr)

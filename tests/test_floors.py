@@ -19,7 +19,7 @@ FLOORS = {
     5: ("cli", "verbs", "__main__", "bootstrap", "run", "plan", "verify", "bench"),
     4: (
         *("audio", "language", "face", "generate", "collect", "background", "upscale", "deliver", "report", "launch"),
-        *("crew", "engine", "clip", "writing"),
+        *("crew", "engine", "clip", "writing", "checkpoint"),
         *("train", "curate", "evaluate"),
     ),
     3: ("model", "synth"),

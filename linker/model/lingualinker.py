@@ -6,13 +6,11 @@ the layouts of diffusers and transformers. Nothing in it is a pickle, nothing ne
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,14 +18,13 @@ from torch import Tensor, nn
 from linker.errors import EnvironmentError
 from linker.model.architecture import Architecture
 from linker.model.audio_context import AudioProjector
+from linker.model.card import CARD, WEIGHTS, read_architecture, read_card, weight_files, weights_hash
 from linker.model.layers import KeyValue
 from linker.model.schedule import signal_levels
 from linker.model.temporal import Memory
 from linker.model.unet import Conditions, UNet
 from linker.records import atomic, sha256_file, write_json
 
-WEIGHTS = "linker.safetensors"
-CARD = "lingualinker.json"
 LEAST_INPUT = 0.05  # of the input at the last timestep under `quiet_noise`: the seed still counts
 
 
@@ -136,40 +133,6 @@ def input_scale(timestep_B: Tensor) -> Tensor:
     """Share of the signal in noisy latents, (B,), never quite 0. Near the last timestep the input is all noise: a small
     net that must learn to look away from it learns far slower what the portrait and the speech say."""
     return signal_levels().to(timestep_B.device)[timestep_B].sqrt().clamp(min=LEAST_INPUT)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Every weight file of a checkpoint, in a fixed order."""
-    return sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The checkpoint's JSON. Raises EnvironmentError when there is none."""
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EnvironmentError(
-            f"{folder}: no {CARD} there; generate.weights needs 'mini' or a LinguaLinker checkpoint folder"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise EnvironmentError(f"{folder / CARD}: cannot be read ({error})") from None
-    if not isinstance(card, dict) or card.get("format") != "lingualinker 1":
-        raise EnvironmentError(f"{folder / CARD}: not a LinguaLinker card (format 'lingualinker 1' needed)")
-    return card
-
-
-def read_architecture(folder: Path) -> Architecture:
-    """The dimensions that the checkpoint's JSON gives. Raises EnvironmentError."""
-    card = read_card(folder)
-    try:
-        return Architecture.model_validate(card["architecture"])
-    except (ValidationError, KeyError) as error:
-        raise EnvironmentError(f"{folder / CARD}: not an architecture ({str(error).splitlines()[0]})") from None
-
-
-def weights_hash(folder: Path) -> str:
-    """One SHA-256 for a whole checkpoint: of its card, which holds the hashes of its files."""
-    return sha256_file(folder / CARD)
 
 
 def checked_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,122 @@
+"""Is a checkpoint whole, and does it fit the rows that ask for it? Told from cards and headers: no network is built.
+
+NaN, and names within a block, are left to who loads it: the workers, and `python3 -m linker weights FOLDER`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from linker.backends import check_codec, check_speech_encoder, check_tiny_decoder
+from linker.config import MINI_DIR, GenerateSettings, preset_of, weights_folder
+from linker.errors import EnvironmentError
+from linker.model.architecture import Architecture
+from linker.model.card import CARD, WEIGHTS, read_architecture, read_card, weight_files
+from linker.records import sha256_file
+
+HASHED_MB = 512  # a file up to this is hashed before every run, a second at most; a larger one by `weights` alone
+HEADER_MB = 100  # the format's own limit
+Shapes = dict[str, tuple[int, ...]]
+
+
+def check_checkpoint(settings: GenerateSettings, presets: Iterable[str]) -> None:
+    """Refuse the checkpoint that `settings.weights` names unless it can make rows of these `presets` ('' = the
+    settings' own). Raises EnvironmentError: one line with what was found, what was needed, and what to type."""
+    folder = weights_folder(settings)
+    try:
+        arch = read_architecture(folder)
+        chosen = {preset_of(settings, arch.size, name or settings.preset).decoder for name in presets}
+        _check_files(folder)
+        _check_nets(folder / WEIGHTS, read_header(folder / WEIGHTS), arch)
+        check_codec(folder / "codec", arch.latent_channels)
+        check_speech_encoder(folder / "speech", arch.speech_dim)
+        if "tiny" in chosen:
+            check_tiny_decoder(folder / "tiny", arch.latent_channels)
+        _check_parts(folder, ("codec", "speech", *(["tiny"] if "tiny" in chosen else [])))
+    except EnvironmentError as fault:
+        raise EnvironmentError(f"{fault}; {_remedy(folder)}") from None
+
+
+def _remedy(folder: Path) -> str:
+    if folder == MINI_DIR:
+        return f"the embedded weights are damaged: type `git checkout {folder}`, or install again"
+    told = f"type `python3 -m linker weights {folder}` to check all of it"
+    return f"{told}, or leave generate.weights out for the embedded weights"
+
+
+def _check_files(folder: Path) -> None:
+    """Every file that the card names is there, whole, and, up to HASHED_MB, has the card's SHA-256."""
+    files = read_card(folder).get("files")
+    if not isinstance(files, dict) or WEIGHTS not in files:
+        raise EnvironmentError(f"{folder / CARD}: found no hash of {WEIGHTS} under 'files', needed one of every file")
+    for name, wanted in files.items():
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise EnvironmentError(f"{folder / CARD}: names {name}, which lies outside the checkpoint")
+        read_header(path)
+        if path.stat().st_size <= HASHED_MB * 1e6 and (found := sha256_file(path)) != wanted:
+            raise EnvironmentError(f"{path}: found SHA-256 {found[:12]}..., needed the card's {str(wanted)[:12]}...")
+
+
+def _check_parts(folder: Path, parts: Iterable[str]) -> None:
+    """Each network beside the nets has weights in safetensors."""
+    for part in parts:
+        found = weight_files(folder / part)
+        if not found:
+            raise EnvironmentError(f"{folder / part}: found no .safetensors file, needed the weights of its network")
+        for path in found:
+            read_header(path)
+
+
+def read_header(path: Path) -> Shapes:
+    """Names and shapes of a safetensors file. Raises EnvironmentError for a missing, truncated or other file."""
+    try:
+        with path.open("rb") as stream:
+            length = struct.unpack("<Q", stream.read(8))[0]
+            if length > HEADER_MB * 1e6:
+                raise ValueError(f"its length would be {length} bytes")
+            header = json.loads(stream.read(length))
+        shapes = {name: tuple(told["shape"]) for name, told in header.items() if name != "__metadata__"}
+        ends = [told["data_offsets"][1] for name, told in header.items() if name != "__metadata__"]
+    except FileNotFoundError:
+        raise EnvironmentError(f"{path}: missing, needed by the checkpoint") from None
+    except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError) as error:
+        raise EnvironmentError(f"{path}: found no header ({error}), needed a whole safetensors file") from None
+    found, needed = path.stat().st_size, 8 + length + max(ends, default=0)
+    if found != needed:
+        raise EnvironmentError(f"{path}: found {found} bytes, needed {needed}; it was truncated or added to")
+    return shapes
+
+
+def _check_nets(path: Path, found: Shapes, arch: Architecture) -> None:
+    """The shapes that show every dimension of the card, and no level or layer beyond them."""
+    for name, wanted in _borders(arch).items():
+        if found.get(name) != wanted:
+            has = f"found {found[name]}" if name in found else "found none"
+            raise EnvironmentError(f"{path}: another architecture than the card's: {name}: {has}, needed {wanted}")
+    last = f"down_blocks.{len(arch.channels) - 1}.resnets."
+    beyond = (f"down_blocks.{len(arch.channels)}.", f"{last}{arch.layers_per_block}.")
+    odd = sorted(name for name in found if any(f".{part}" in name for part in beyond))
+    if odd:
+        raise EnvironmentError(f"{path}: another architecture than the card's: found {odd[0]}, which it does not have")
+
+
+def _borders(arch: Architecture) -> Shapes:
+    """Where each dimension of an architecture shows in the names and shapes of its weights."""
+    width, layer = arch.channels[0], arch.layers_per_block - 1
+    shapes: Shapes = {
+        "audio.norm.weight": (arch.speech_dim,),
+        "audio.position": (arch.audio_context, arch.audio_dim),
+    }
+    for net in ("reference", "denoising"):
+        shapes[f"{net}.conv_in.weight"] = (width, arch.latent_channels, 3, 3)
+        shapes[f"{net}.conv_out.weight"] = (arch.latent_channels, width, 3, 3)
+        for level, (channels, attends) in enumerate(zip(arch.channels, arch.attention, strict=True)):
+            block = f"{net}.down_blocks.{level}"
+            shapes[f"{block}.resnets.{layer}.conv2.weight"] = (channels, channels, 3, 3)
+            if attends:
+                shapes[f"{block}.attentions.{layer}.proj_in.weight"] = (channels, channels, 1, 1)
+    return shapes
