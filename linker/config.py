@@ -54,6 +54,24 @@ PRESETS = {  # by the size of the model: "base", or any other
 }
 
 
+class TrainPreset(NamedTuple):
+    """How a size of the model is trained; batches are each process's."""
+
+    learning_rate: float
+    stage1_steps: int
+    stage1_batch: int
+    stage2_steps: int
+    stage2_batch: int
+    full_noise: float  # share of samples at the last timestep, where few-step sampling does most of its work
+    only_new: bool  # stage 2 trains only what is new in it
+
+
+TRAIN_PRESETS = {
+    "mini": TrainPreset(6e-4, 200, 16, 4400, 2, full_noise=0.75, only_new=False),
+    "base": TrainPreset(1e-5, 30_000, 4, 30_000, 4, full_noise=0.0, only_new=True),  # section 4.1; steps as Hallo's
+}
+
+
 class LimitSettings(Group):
     """What is accepted from outside."""
 
@@ -238,20 +256,42 @@ class LaunchSettings(Group):
 
 
 class TrainSettings(Group):
-    """train: the embedded mini model from data that this project draws and speaks."""
+    """train: a model from data that this project draws and speaks, or from curated footage."""
 
+    preset: Literal["mini", "base"] = Field("mini", description="size of the model, and what follows from it")
+    start: str = Field(
+        "", description="checkpoint folder to start from ('mini' = the embedded one); its codec and speech encoder stay"
+    )
+    shards: str = Field("", description="folder of shards that curate wrote, in place of drawn videos; needs `start`")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="of first weights, draws and noise")
+    data_seed: int = Field(0, ge=0, le=2**31 - 1, description="of the first drawn video; the next ones follow")
     videos: int = Field(1400, ge=4, le=1_000_000, description="drawn training videos of about 1.5 s")
     utterances: int = Field(3000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
     codec_steps: int = Field(3200, ge=1, le=10_000_000, description="steps of the image codec, 8 crops each")
     speech_steps: int = Field(1600, ge=1, le=10_000_000, description="steps of the speech encoder, 16 pieces each")
-    stage1_steps: int = Field(200, ge=1, le=10_000_000, description="steps of stage 1")
-    stage1_batch: int = Field(16, ge=1, le=4096, description="frames a step in stage 1")
-    stage2_steps: int = Field(4400, ge=1, le=10_000_000, description="steps of stage 2")
-    stage2_batch: int = Field(2, ge=1, le=4096, description="windows of 12 + 4 frames a step in stage 2")
+    learning_rate: float | None = Field(None, gt=0, le=1, description="of both stages; empty = the preset's")
+    stage1_steps: int | None = Field(None, ge=1, le=10_000_000, description="steps of stage 1; empty = the preset's")
+    stage1_batch: int | None = Field(
+        None, ge=1, le=4096, description="frames of a step and process in stage 1; empty = the preset's"
+    )
+    stage2_steps: int | None = Field(None, ge=1, le=10_000_000, description="steps of stage 2; empty = the preset's")
+    stage2_batch: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="windows of 12 + 4 frames of a step and process in stage 2; empty = the preset's",
+    )
+    accumulate: int = Field(1, ge=1, le=1024, description="batches whose gradients make one step")
+    checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of matrices (weights stay float32); auto = bfloat16 where the processor or GPU has it"
+    )
+    spike: float = Field(10.0, ge=0, le=1e6, description="a loss so many times the recent median stops; 0 = never")
+    save_every: int = Field(250, ge=1, le=1_000_000, description="steps between two states of a stage")
+    sample_every: int = Field(500, ge=0, le=10_000_000, description="steps between two sample videos; 0 = none")
     critic_pieces: int = Field(5000, ge=64, le=10_000_000, description="4.4 s pieces of speech for the sync critic")
     critic_shards: str = Field("", description="folder of shards that curate wrote; they join the critic's training")
     critic_steps: int = Field(4000, ge=1, le=10_000_000, description="steps of the sync critic, 40 pieces each")
-    learning_rate: float = Field(6e-4, gt=0, le=1, description="of both stages (the paper's 1e-5 is for base)")
 
 
 class CurateSettings(Group):

@@ -24,7 +24,7 @@ FILES = {  # settings that name files or folders
     "generate": ("weights",),
     "language": ("whisper",),
     "curate": ("syncnet",),
-    "train": ("critic_shards",),
+    "train": ("start", "shards", "critic_shards"),
     "upscale": ("weights",),
     "finish": ("label_font",),
     "provenance": ("certificate", "private_key"),

@@ -115,6 +115,8 @@ rule train_stage2:
         speech="training/weights/speech/config.json",
     output:
         weights="training/mini/lingualinker.json",
+        record="training/mini/record.json",
+        curves=report("training/mini/curves.png", caption="../workflow/report/curves.rst", category="Training"),
     log:
         "logs/train_stage2/train_stage2.log",
     benchmark:
@@ -129,7 +131,8 @@ rule train_stage2:
         "train_stage2"
     shell:
         "python -P -m linker.cli train_stage2 --log {log:q} --encoded {input.encoded:q} --stage1 {input.stage1:q}"
-        " --codec {input.codec:q} --speech {input.speech:q} --weights {output.weights:q} --settings {params.settings:q}"
+        " --codec {input.codec:q} --speech {input.speech:q} --weights {output.weights:q} --record {output.record:q}"
+        " --curves {output.curves:q} --settings {params.settings:q}"
 
 
 rule train_critic:

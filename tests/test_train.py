@@ -120,8 +120,8 @@ def encoded(tmp_path: Path) -> Path:
 
 
 def test_a_window_holds_what_belongs_together(encoded: Path) -> None:
-    batch = Windows(encoded, TINY).batch(step=5, size=16, frames=12, drop=0.1, start_share=0.0)
-    again = Windows(encoded, TINY).batch(step=5, size=16, frames=12, drop=0.1, start_share=0.0)
+    batch = Windows(encoded, TINY).batch(number=5, size=16, frames=12, drop=0.1, start_share=0.0)
+    again = Windows(encoded, TINY).batch(number=5, size=16, frames=12, drop=0.1, start_share=0.0)
     assert all(torch.equal(a, b) for a, b in zip(vars(batch).values(), vars(again).values(), strict=True))
     first = batch.target[:, 0, 0, 0, 0]
     assert torch.equal(batch.target[:, :, 0, 0, 0], first[:, None] + torch.arange(12))
@@ -132,13 +132,13 @@ def test_a_window_holds_what_belongs_together(encoded: Path) -> None:
 
 
 def test_a_first_window_starts_from_the_portrait(encoded: Path) -> None:
-    batch = Windows(encoded, TINY).batch(step=1, size=8, frames=12, drop=0.1, start_share=1.0)
+    batch = Windows(encoded, TINY).batch(number=1, size=8, frames=12, drop=0.1, start_share=1.0)
     assert torch.equal(batch.target[:, 0], batch.reference)
     assert torch.equal(batch.preceding, batch.reference[:, None].expand(-1, 4, -1, -1, -1))
 
 
 def test_conditions_are_dropped_at_their_rate(encoded: Path) -> None:
-    keep = Windows(encoded, TINY).batch(step=0, size=4000, frames=1, drop=0.1, start_share=0.0).keep
+    keep = Windows(encoded, TINY).batch(number=0, size=4000, frames=1, drop=0.1, start_share=0.0).keep
     assert keep.mean(0).tolist() == pytest.approx([0.85, 0.85], abs=0.03)
     assert ((keep.sum(1) == 0).float().mean()) == pytest.approx(0.1, abs=0.03)
 
@@ -157,7 +157,8 @@ def test_stages_train_what_the_paper_says() -> None:
         choose_parameters(model, stage)
         return {name for name, value in model.named_parameters() if value.requires_grad}
 
-    first, second, paper = trained(stage_1(1)), trained(stage_2(1)), trained(stage_2(1, paper=True))
+    mini, base = TrainSettings(), TrainSettings(preset="base")
+    first, second, paper = trained(stage_1(mini)), trained(stage_2(mini)), trained(stage_2(base))
     assert not [name for name in first if "motion" in name or "attn2" in name or name.startswith("audio")]
     assert {"reference.conv_in.weight", "denoising.conv_in.weight"} <= first
     assert paper < second
@@ -166,7 +167,10 @@ def test_stages_train_what_the_paper_says() -> None:
     assert second == {name for name, _ in model.named_parameters()}
 
 
-@pytest.mark.parametrize("stage", [stage_1(3, batch=2), stage_2(3, batch=1)])
+SHORT = TrainSettings(stage1_steps=3, stage1_batch=2, stage2_steps=3, stage2_batch=1)
+
+
+@pytest.mark.parametrize("stage", [stage_1(SHORT), stage_2(SHORT)])
 def test_stages_learn(encoded: Path, tmp_path: Path, stage) -> None:
     torch.manual_seed(0)
     model = LinguaLinker(TINY)
@@ -196,15 +200,19 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     at = {name: tmp_path / name for name in ("videos/videos.json", "encoded/encoded.json", "stage1/lingualinker.json")}
     videos, encoded, stage1 = at.values()
     codec, speech = tmp_path / "weights/codec/config.json", tmp_path / "weights/speech/config.json"
-    weights = tmp_path / "mini/lingualinker.json"
+    weights, record, curves = (tmp_path / "mini" / name for name in ("lingualinker.json", "record.json", "curves.png"))
     steps.draw_videos(videos, settings)
     steps.train_codec(videos, codec, settings)
     steps.train_speech(speech, settings)
     steps.encode_videos(videos, codec, speech, encoded)
     steps.train_stage1(encoded, stage1, settings)
-    steps.train_stage2(encoded, stage1, codec, speech, weights, settings)
+    steps.train_stage2(encoded, stage1, codec, speech, weights, record, curves, settings)
     from linker.config import GenerateSettings
 
     engine = load_engine(GenerateSettings(weights=str(weights.parent)))
     assert engine.model.arch.latent_std
     assert len(list(videos.parent.glob("*.npz"))) == 4
+    card, told = json.loads(weights.read_text())["training"], json.loads(record.read_text())
+    assert card["record"] == record.name
+    assert set(told["parts"]) == {"codec", "speech", "stage1", "stage2"}
+    assert curves.stat().st_size > 10_000

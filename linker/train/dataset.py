@@ -74,16 +74,27 @@ class Windows:
         self.latents = [((video["latents"] - mean) / std).astype(np.float16) for video in enough]
         self.speech = [video["speech"] for video in enough]
         self.masks = [video["masks"] for video in enough]
+        long = arch.window + arch.preceding
+        self.names = [path.stem for path, video in zip(files, loaded, strict=True) if len(video["latents"]) >= long]
 
-    def batch(self, step: int, size: int, frames: int, drop: float, start_share: float) -> Batch:
-        """`size` windows of `frames` frames; each condition dropped with probability `drop`, both with `drop`."""
-        rng = np.random.default_rng([step, size])
-        samples = [self._sample(rng, frames, start_share) for _ in range(size)]
+    def batch(self, number: int, size: int, frames: int, drop: float, start_share: float, seed: int = 0) -> Batch:
+        """Batch `number` of a run: `size` windows of `frames` frames; each condition dropped with probability `drop`,
+        both with `drop`. A sample is a function of (seed, its number in the run): how a step's samples are shared out
+        among batches and processes changes none of them."""
+        rngs = self._rngs(number, size, seed)
+        samples = [self._sample(rng, frames, start_share) for rng in rngs]
         columns = [torch.from_numpy(np.stack(column)).float() for column in zip(*samples, strict=True)]
         target, reference, preceding, masks, speech = columns
-        lot = rng.random(size)
+        lot = np.array([rng.random() for rng in rngs])
         keep = np.stack([(lot > 2 * drop) | (lot < 0.5 * drop), (lot > 2 * drop) | (lot >= 1.5 * drop)], axis=1)
         return Batch(target, reference, preceding, masks, speech, torch.from_numpy(keep).float())
+
+    def videos_of(self, number: int, size: int, seed: int = 0) -> list[str]:
+        """The names of the videos that batch `number` is made of."""
+        return [self.names[rng.integers(len(self.names))] for rng in self._rngs(number, size, seed)]
+
+    def _rngs(self, number: int, size: int, seed: int) -> list[np.random.Generator]:
+        return [np.random.default_rng([seed, sample]) for sample in range(number * size, (number + 1) * size)]
 
     def _sample(self, rng: np.random.Generator, frames: int, start_share: float) -> tuple[np.ndarray, ...]:
         video = int(rng.integers(len(self.latents)))

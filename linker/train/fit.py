@@ -1,14 +1,17 @@
-"""One optimisation loop for every stage. Each batch is a function of (seed, step), so a killed run resumes exactly."""
+"""One optimisation loop for every stage, in one process or many. Draws are numbered, and a draw is a function of its
+number, so a killed run resumes exactly."""
 
 from __future__ import annotations
 
-import json
 import math
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +19,15 @@ from torch import Tensor, nn
 from linker import heartbeat
 from linker.errors import LinkerError
 from linker.records import atomic
+from linker.train.journal import Journal, Tally
+from linker.train.ranks import Ranks
 
-LossOfStep = Callable[[int], tuple[Tensor, dict[str, float]]]
+STATE = "state.pt"
+RECENT, ENOUGH = 200, 50  # losses whose median a new one is held against, and how many there must be
+
+LossOfDraw = Callable[[int], tuple[Tensor, dict[str, float]]]
+NamesOfDraw = Callable[[int], list[str]]
+Show = Callable[[int, Journal], None]
 
 
 @dataclass(frozen=True)
@@ -33,38 +43,178 @@ class Plan:
     gate_rate: float = 20.0  # learning rate factor of the gates' alpha, 10-100 (spec.md section 1)
     save_every: int = 500
     log_every: int = 20
+    accumulate: int = 1  # draws of each process whose gradients make a step
+    spike: float = 0.0  # times the median loss at which a run stops; 0 = never
+    show_every: int = 0  # steps between two looks at what the averaged weights make; 0 = none
 
 
 class Diverged(LinkerError):
-    """The loss is not finite; the last good state is kept."""
+    """The loss or its gradient is not finite, or it spikes; the last good state is kept."""
 
 
-def fit(model: nn.Module, loss_of_step: LossOfStep, plan: Plan, folder: Path) -> None:
+def fit(
+    model: nn.Module,
+    loss_of_draw: LossOfDraw,
+    plan: Plan,
+    folder: Path,
+    names_of_draw: NamesOfDraw | None = None,
+    show: Show | None = None,
+    data: str = "",
+) -> None:
     """Train the parameters of `model` that require gradients; state in `folder`/state.pt, metrics in metrics.jsonl.
 
-    `loss_of_step(step)` draws its own batch and noise from the step. At the end `model` holds the averaged weights.
-    Raises Diverged when the loss is not finite.
+    `loss_of_draw(number)` draws its own samples and noise from the number; every process takes every count-th of them,
+    so that they share a step's draws. `names_of_draw` tells what a draw is made of, `show` looks at the averaged
+    weights. A state of other `data` is not continued. At the end `model` holds the averaged weights. Raises Diverged.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimizer = torch.optim.AdamW(parameter_groups(model, plan), betas=(0.9, 0.99), fused=True)
-    average = {name: value.detach().clone() for name, value in trained(model)}
-    step = resume(folder / "state.pt", model, optimizer, average)
-    started, first = time.monotonic(), step
+    ranks = Ranks.join()
+    run = Run(model, plan, folder, ranks, data)
+    run.resume()
+    ranks.wait()
+    journal = Journal(folder, run.step, ranks.count) if ranks.is_first else None
     with heartbeat.safe_points():
-        while step < plan.steps:
-            loss, parts = loss_of_step(step)
-            if not torch.isfinite(loss):
-                raise Diverged(f"loss is {loss.item()} at step {step}; the last good state is {folder / 'state.pt'}")
-            update(model, optimizer, loss, rate_at(step, plan), plan.clip_norm)
-            step += 1
-            blend(average, model, min(plan.ema, (1 + step) / (10 + step)))
-            if step % plan.log_every == 0 or step == plan.steps:
-                log(folder, step, plan, parts | {"loss": loss.item()}, (time.monotonic() - started) / (step - first))
-            if step % plan.save_every == 0 or step == plan.steps or heartbeat.is_asked():
-                heartbeat.advance()
-                save(folder / "state.pt", model, optimizer, average, step)
-                heartbeat.leave_if_asked()
-    model.load_state_dict(average | rest(model, average))
+        while run.step < plan.steps:
+            asked = run.advance(loss_of_draw, names_of_draw)
+            if run.is_due(plan.log_every):
+                run.log(journal)
+            if show and journal and run.is_due(plan.show_every):
+                with run.averaged():
+                    show(run.step, journal)
+            if run.is_due(plan.save_every) or asked:
+                run.save()
+                leave_together(ranks, asked)
+    ranks.wait()
+    if journal:
+        journal.close()
+    model.load_state_dict(run.average | rest(model, run.average))
+
+
+def leave_together(ranks: Ranks, asked: bool) -> None:
+    """Leave where a checkpoint waits: the first process has the job queued again, the others just end."""
+    if asked and not ranks.is_first:
+        sys.exit(0)
+    heartbeat.leave_if_asked()
+
+
+class Run:
+    """What a run has reached: weights, their average, the optimizer, and what was measured since the last line."""
+
+    def __init__(self, model: nn.Module, plan: Plan, folder: Path, ranks: Ranks, data: str) -> None:
+        self.model, self.plan, self.folder, self.ranks, self.data = model, plan, folder, ranks, data
+        self.optimizer = torch.optim.AdamW(parameter_groups(model, plan), betas=(0.9, 0.99), fused=True)
+        self.average = {name: value.detach().clone() for name, value in trained(model)}
+        self.step, self.seconds, self.tally = 0, 0.0, Tally()
+        self.recent: list[float] = []
+
+    def advance(self, loss_of_draw: LossOfDraw, names_of_draw: NamesOfDraw | None) -> bool:
+        """One step of all processes; True when they are asked to leave. Raises Diverged."""
+        began = time.monotonic()
+        draws, mine = self.draws(), self.draws()[self.ranks.index :: self.ranks.count]
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for number in mine:
+            loss, parts = loss_of_draw(number)
+            (loss / len(mine)).backward()
+            losses.append(loss.detach())
+            self.tally.add(parts)
+        values = [value for _, value in trained(self.model)]
+        self.ranks.average_gradients(values)
+        norm = nn.utils.clip_grad_norm_(values, self.plan.clip_norm)
+        asked = (
+            self.ranks.is_first and heartbeat.is_asked()
+        )  # it is the first process that can have the job queued again
+        level, leave = self.ranks.mean(torch.stack(losses).mean().item(), float(asked))
+        if why := self.fault(level, norm.item()):
+            raise Diverged(self.told(level, why, [n for d in draws for n in names_of_draw(d)] if names_of_draw else []))
+        rate = rate_at(self.step, self.plan)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        self.optimizer.step()
+        self.step += 1
+        blend(self.average, self.model, min(self.plan.ema, (1 + self.step) / (10 + self.step)))
+        self.recent = [*self.recent[1 - RECENT :], level]
+        self.seconds += time.monotonic() - began
+        self.tally.add({"loss": level, "grad_norm": norm.item(), "rate": rate, "step_s": time.monotonic() - began})
+        return leave > 0
+
+    def draws(self) -> range:
+        """The numbers of the draws that make the next step, of all processes."""
+        share = self.ranks.count * self.plan.accumulate
+        return range(self.step * share, (self.step + 1) * share)
+
+    def fault(self, level: float, norm: float) -> str:
+        """Why the run may not go on with this loss; '' when it may."""
+        if not math.isfinite(level):
+            return "it is not finite"
+        if not math.isfinite(norm):
+            return "its gradient is not finite"
+        usual = statistics.median(self.recent) if len(self.recent) >= ENOUGH else math.inf
+        if self.plan.spike and level > self.plan.spike * usual:
+            return f"the median of the last {len(self.recent)} is {usual:.4g}"
+        return ""
+
+    def told(self, level: float, why: str, names: list[str]) -> str:
+        made_of = f"; its batch: {', '.join(names)}" if names else ""
+        path = self.folder / STATE
+        kept = f"the last good state is {path}" if path.exists() else "no state was saved yet"
+        do = "lower the learning rate, leave that batch's videos out, or raise train.spike, and run again"
+        return f"loss is {level:.4g} at step {self.step}: {why}{made_of}; {kept}; {do}"
+
+    def is_due(self, every: int) -> bool:
+        """True at every `every`-th step, and at the last one."""
+        return every > 0 and (self.step % every == 0 or self.step == self.plan.steps)
+
+    def log(self, journal: Journal | None) -> None:
+        """Means over all processes since the last line, into the journal."""
+        joint, self.tally = Tally.together(self.ranks.gather(self.tally.sums)).means(), Tally()
+        if not journal:
+            return
+        if "data_s" in joint:
+            joint["data_share"] = joint["data_s"] / joint["step_s"]
+        journal.write(self.step, joint | {"hours": self.seconds / 3600})
+        left_min = (self.plan.steps - self.step) * joint["step_s"] / 60
+        done = f"{self.folder.name} {self.step}/{self.plan.steps}"
+        print(f"{done} loss {joint['loss']:.4f} {left_min:.0f} min left", file=sys.stderr)
+
+    def save(self) -> None:
+        """The state, by the first process; when this returns, it is there for all."""
+        heartbeat.advance()
+        joint = Tally.together(self.ranks.gather(self.tally.sums))
+        self.tally = joint if self.ranks.is_first else Tally()
+        if self.ranks.is_first:
+            state: dict[str, Any] = {"model": dict(trained(self.model)), "optimizer": self.optimizer.state_dict()}
+            state |= {"average": self.average, "step": self.step, "seconds": self.seconds, "recent": self.recent}
+            with atomic(self.folder / STATE) as temporary:
+                torch.save(state | {"tally": joint.sums, "data": self.data}, temporary)
+        self.ranks.wait()
+
+    def resume(self) -> None:
+        """Put back the state of a killed run, if there is one of the same data."""
+        path = self.folder / STATE
+        if not path.exists():
+            return
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        if state.get("data", "") != self.data:
+            print(f"{path}: made from other data; starting anew", file=sys.stderr)
+            return
+        with torch.no_grad():
+            for name, value in trained(self.model):
+                value.copy_(state["model"][name])
+                self.average[name].copy_(state["average"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds, self.recent = state["step"], state["seconds"], state["recent"]
+        self.tally = Tally(state["tally"]) if self.ranks.is_first else Tally()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """In the block, the model has the averaged weights."""
+        own = {name: value.detach().clone() for name, value in trained(self.model)}
+        put(self.model, self.average)
+        try:
+            yield
+        finally:
+            put(self.model, own)
 
 
 def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -74,6 +224,13 @@ def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def rest(model: nn.Module, average: dict[str, Tensor]) -> dict[str, Tensor]:
     """What is not trained, so that loading stays strict."""
     return {name: value for name, value in model.state_dict().items() if name not in average}
+
+
+@torch.no_grad()
+def put(model: nn.Module, values: dict[str, Tensor]) -> None:
+    """Give the trained parameters these values."""
+    for name, value in trained(model):
+        value.copy_(values[name])
 
 
 def parameter_groups(model: nn.Module, plan: Plan) -> list[dict[str, object]]:
@@ -95,44 +252,8 @@ def rate_at(step: int, plan: Plan) -> float:
     return plan.learning_rate * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def update(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, clip_norm: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_([value for _, value in trained(model)], clip_norm)
-    optimizer.step()
-
-
 @torch.no_grad()
 def blend(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     """Exponential moving average of the trained weights."""
     for name, value in trained(model):
         average[name].lerp_(value, 1 - decay)
-
-
-def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], step: int) -> None:
-    state = {"model": dict(trained(model)), "optimizer": optimizer.state_dict(), "average": average, "step": step}
-    with atomic(path) as temporary:
-        torch.save(state, temporary)
-
-
-def resume(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
-    """Put back the state of a killed run and return its step; 0 when there is none."""
-    if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    with torch.no_grad():
-        for name, value in trained(model):
-            value.copy_(state["model"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    average.update(state["average"])
-    return int(state["step"])
-
-
-def log(folder: Path, step: int, plan: Plan, values: dict[str, float], step_s: float) -> None:
-    line = {"step": step, **{k: round(v, 5) for k, v in values.items()}, "step_s": round(step_s, 4)}
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
-    left_min = (plan.steps - step) * step_s / 60
-    print(f"{folder.name} {step}/{plan.steps} loss {values['loss']:.4f} {left_min:.0f} min left", file=sys.stderr)

@@ -14,8 +14,8 @@ CALM = 0.3  # squared change from the portrait, in deviations, under which sampl
 class Noising:
     """Forward diffusion with the betas that inference uses (zero terminal SNR) and v-prediction targets."""
 
-    def __init__(self) -> None:
-        self.signal = signal_levels()
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.signal = signal_levels().to(device)
 
     def add(self, clean: Tensor, noise: Tensor, timestep_B: Tensor) -> tuple[Tensor, Tensor]:
         """(noisy latents, velocity) for samples (B, ...) at timesteps (B,)."""

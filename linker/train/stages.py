@@ -6,17 +6,27 @@ import sys
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from linker.config import TrainSettings
+from linker.engine import resolve_dtype
 from linker.model.lingualinker import LinguaLinker
 from linker.model.unet import Conditions
+from linker.train.ahead import Ahead
 from linker.train.dataset import Batch, Windows
-from linker.train.fit import Plan, fit
+from linker.train.fit import Plan, Show, fit
+from linker.train.gates import watched
 from linker.train.losses import Noising, evened, region_loss
+from linker.train.presets import chosen
+from linker.train.ranks import Ranks, mixed
 
 NEW_IN_STAGE_2 = ("*motion_modules*", "*.norm2.*attn2*", "*attn2*", "*.gate.*", "audio.*")
+
+
+NOISE_LEVELS = {"0-249": 250, "250-499": 500, "500-749": 750, "750-998": 999, "999": 1000}  # name -> timesteps below
 
 
 @dataclass(frozen=True)
@@ -33,39 +43,75 @@ class Stage:
     eyes_weight: float = 0.5
     drop: float = 0.05
     start_share: float = 0.2
-    full_noise: float = 0.75  # share of samples at the last timestep, where few-step sampling does most of its work
+    full_noise: float = 0.75  # share of samples at the last timestep
+    seed: int = 0
+    dtype: str = "auto"
+    checkpointing: bool = False
 
 
-def stage_1(steps: int, batch: int = 16, rate: float = 4e-4) -> Stage:
+def stage_1(settings: TrainSettings) -> Stage:
     """Both nets on single frames: learn to redraw the portrait in another pose."""
-    plan = Plan(steps=steps, learning_rate=rate, warmup=100, ema=0.995, save_every=250)
-    return Stage("stage1", 1, batch, plan, ("reference.*", "denoising.*"), NEW_IN_STAGE_2)
+    preset = chosen(settings)
+    plan = plan_of(settings, preset.stage1_steps, ema=0.995)
+    trains = ("reference.*", "denoising.*")
+    return Stage("stage1", 1, preset.stage1_batch, plan, trains, NEW_IN_STAGE_2, **shared(settings))
 
 
-def stage_2(steps: int, batch: int = 2, rate: float = 4e-4, paper: bool = False) -> Stage:
+def stage_2(settings: TrainSettings) -> Stage:
     """Windows of frames: time and speech. The paper trains only what is new; a small net trains the rest along."""
-    plan = Plan(steps=steps, learning_rate=rate, warmup=100, ema=0.998, save_every=250)
-    return Stage("stage2", 12, batch, plan, NEW_IN_STAGE_2 if paper else ("*",))
+    preset = chosen(settings)
+    plan = plan_of(settings, preset.stage2_steps, ema=0.998)
+    return Stage(
+        "stage2", 12, preset.stage2_batch, plan, NEW_IN_STAGE_2 if preset.only_new else ("*",), **shared(settings)
+    )
 
 
-def draw_timesteps(count: int, stage: Stage, rng: torch.Generator) -> Tensor:
-    """(batch,) timesteps: the last one with probability `full_noise`, the others evenly."""
-    even = torch.randint(count, (stage.batch,), generator=rng)
-    last = torch.rand(stage.batch, generator=rng) < stage.full_noise
-    return torch.where(last, count - 1, even)
+def plan_of(settings: TrainSettings, steps: int, ema: float) -> Plan:
+    return Plan(
+        steps, chosen(settings).learning_rate, ema=ema, save_every=settings.save_every,
+        accumulate=settings.accumulate, spike=settings.spike, show_every=settings.sample_every,
+    )  # fmt: skip
+
+
+def shared(settings: TrainSettings) -> dict[str, Any]:
+    """What both stages are told alike."""
+    told = {name: getattr(settings, name) for name in ("seed", "dtype", "checkpointing")}
+    return told | {"full_noise": chosen(settings).full_noise}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw of a stage: a batch, its timesteps (B,) and its noise (B, F, C, h, w)."""
+
+    batch: Batch
+    timestep: Tensor
+    noise: Tensor
+
+
+def draw(windows: Windows, stage: Stage, count: int, number: int) -> Draw:
+    """Draw `number`: each sample of it is a function of the seed and of the samples before it in the run, so that it
+    does not matter how a step's samples are shared out. `count`: of timesteps."""
+    batch = windows.batch(number, stage.batch, stage.frames, stage.drop, stage.start_share, stage.seed)
+    times, noises = [], []
+    for sample in range(number * stage.batch, (number + 1) * stage.batch):
+        rng = torch.Generator().manual_seed((stage.seed << 32) + sample)
+        even = torch.randint(count, (), generator=rng)
+        times.append(torch.tensor(count - 1) if torch.rand((), generator=rng) < stage.full_noise else even)
+        noises.append(torch.randn(batch.target.shape[1:], generator=rng))
+    return Draw(batch, torch.stack(times), torch.stack(noises))
 
 
 def choose_parameters(model: LinguaLinker, stage: Stage) -> None:
     """Let exactly the stage's parameters require gradients."""
     for name, value in model.named_parameters():
-        chosen = any(fnmatch(name, pattern) for pattern in stage.trains)
-        value.requires_grad_(chosen and not any(fnmatch(name, pattern) for pattern in stage.frozen))
+        wanted = any(fnmatch(name, pattern) for pattern in stage.trains)
+        value.requires_grad_(wanted and not any(fnmatch(name, pattern) for pattern in stage.frozen))
 
 
 def batch_conditions(model: LinguaLinker, batch: Batch, single: bool) -> Conditions:
     """What the denoising net is told about a batch; single frames have neither speech nor time."""
     size = len(batch.target)
-    masks, scales = model.mask_pyramid(batch.masks), torch.ones(size, 3)
+    masks, scales = model.mask_pyramid(batch.masks), torch.ones(size, 3, device=batch.masks.device)
     reference = model.read_portrait(batch.reference)
     if single:
         return Conditions(size, masks, scales, reference, keep=batch.keep)
@@ -76,22 +122,59 @@ def batch_conditions(model: LinguaLinker, batch: Batch, single: bool) -> Conditi
     return Conditions(size, masks, scales, reference, heard, seen, batch.keep)
 
 
-def train_stage(model: LinguaLinker, stage: Stage, cache: Path, folder: Path) -> None:
+def train_stage(
+    model: LinguaLinker, stage: Stage, cache: Path, folder: Path, show: Show | None = None, data: str = ""
+) -> None:
     """Run a stage on the encoded videos in `cache`; a killed run continues from `folder`."""
+    ranks = Ranks.join()
     choose_parameters(model, stage)
-    windows, noising = Windows(cache, model.arch), Noising()
-    print(f"{stage.name}: {len(windows.latents)} videos, {stage.plan.steps} steps", file=sys.stderr)
+    model.to(ranks.device)
+    model.reference.checkpointing = model.denoising.checkpointing = stage.checkpointing
+    windows, noising = Windows(cache, model.arch), Noising(ranks.device)
+    print(f"{stage.name}: {len(windows.latents)} videos, {stage.plan.steps} steps, {ranks.count} x", file=sys.stderr)
+    draws = Ahead(lambda number: draw(windows, stage, len(noising.signal), number), ranks.count)
+    with draws, watched(model) as gates:
 
-    def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        batch = windows.batch(step, stage.batch, stage.frames, stage.drop, stage.start_share)
-        rng = torch.Generator().manual_seed(step)
-        timestep = draw_timesteps(len(noising.signal), stage, rng)
-        noise = torch.randn(batch.target.shape, generator=rng)
-        noisy, velocity = noising.add(batch.target, noise, timestep)
-        with torch.autocast("cpu", torch.bfloat16):
-            made = model.denoise(noisy, timestep, batch_conditions(model, batch, stage.frames == 1)).float()
-        error = (made - velocity).square().mean(2)
-        weight = noising.weight(timestep) * evened(batch.target)
-        return region_loss(error, batch.masks, weight, stage.mouth_weight, stage.eyes_weight)
+        def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
+            drawn = draws(number)
+            loss, parts = stage_loss(model, stage, noising, drawn, ranks.device)
+            return loss, parts | gates.tell() | {"data_s": draws.waited_s}
 
-    fit(model, loss_of_step, stage.plan, folder)
+        def names_of_draw(number: int) -> list[str]:
+            return windows.videos_of(number, stage.batch, stage.seed)
+
+        fit(model, loss_of_draw, stage.plan, folder, names_of_draw, show, data)
+    model.cpu()
+
+
+def stage_loss(
+    model: LinguaLinker, stage: Stage, noising: Noising, drawn: Draw, device: torch.device
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of section 3.2 on one draw, and its parts by region and by noise level."""
+    batch = Batch(**{name: value.to(device) for name, value in vars(drawn.batch).items()})
+    timestep, noise = drawn.timestep.to(device), drawn.noise.to(device)
+    noisy, velocity = noising.add(batch.target, noise, timestep)
+    with mixed(device, training_dtype(stage.dtype, device)):
+        made = model.denoise(noisy, timestep, batch_conditions(model, batch, stage.frames == 1)).float()
+    error = (made - velocity).square().mean(2)
+    weight = noising.weight(timestep) * evened(batch.target)
+    loss, parts = region_loss(error, batch.masks, weight, stage.mouth_weight, stage.eyes_weight)
+    by_region = {f"region/{name}": value for name, value in parts.items()}
+    return loss, by_region | by_noise(error.detach().mean((1, 2, 3)), drawn.timestep)
+
+
+def by_noise(error_B: Tensor, timestep_B: Tensor) -> dict[str, float]:
+    """Mean error of the samples at each noise level that occurs."""
+    found, low = {}, 0
+    for name, high in NOISE_LEVELS.items():
+        here = (timestep_B >= low) & (timestep_B < high)
+        if here.any():
+            found[f"noise/{name}"] = error_B.cpu()[here].mean().item()
+        low = high
+    return found
+
+
+def training_dtype(name: str, device: torch.device) -> torch.dtype:
+    """What matrices are multiplied in; float16 would need its losses scaled, so float32 takes its place."""
+    dtype = resolve_dtype(name, device)
+    return torch.float32 if dtype == torch.float16 else dtype

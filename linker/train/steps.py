@@ -22,8 +22,12 @@ from linker.synth.video import draw_videos as draw_range
 from linker.train import codec as codec_module
 from linker.train import critic as critic_module
 from linker.train import speech as speech_module
+from linker.train.curves import draw_curves
 from linker.train.dataset import change_deviation
 from linker.train.dataset import encode_videos as encode_range
+from linker.train.journal import read_metrics
+from linker.train.ranks import Ranks
+from linker.train.record import write_record
 from linker.train.stages import stage_1, stage_2, train_stage
 
 
@@ -61,24 +65,38 @@ def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> Non
 def train_stage1(encoded: Path, stage1: Path, settings: TrainSettings) -> None:
     """Stage 1: both nets on single frames. `stage1` is the finished stage's checkpoint card."""
     use_cores()
-    torch.manual_seed(0)
+    torch.manual_seed(settings.seed)
     model = LinguaLinker(architecture(encoded))
-    stage = stage_1(settings.stage1_steps, settings.stage1_batch, settings.learning_rate)
-    train_stage(model, stage, encoded.parent, stage1.parent)
-    model.save_pretrained(stage1.parent, {"stage": 1, **settings.model_dump()}, torch.float32)
+    train_stage(model, stage_1(settings), encoded.parent, stage1.parent, data=sha256_file(encoded))
+    if Ranks.join().is_first:
+        model.save_pretrained(stage1.parent, {"stage": 1, **settings.model_dump()}, torch.float32)
 
 
 def train_stage2(
-    encoded: Path, stage1: Path, codec: Path, speech: Path, weights: Path, settings: TrainSettings
+    encoded: Path,
+    stage1: Path,
+    codec: Path,
+    speech: Path,
+    weights: Path,
+    record: Path,
+    curves: Path,
+    settings: TrainSettings,
 ) -> None:
-    """Stage 2: windows with time and speech. `weights` is the card of the checkpoint that generation loads."""
+    """Stage 2: windows with time and speech. `weights` is the card of the checkpoint that generation loads; `record`
+    and `curves` tell how it came to be."""
     use_cores()
     model = LinguaLinker.from_pretrained(stage1.parent).train()
-    stage = stage_2(settings.stage2_steps, settings.stage2_batch, settings.learning_rate)
-    train_stage(model, stage, encoded.parent, weights.parent.with_name("stage2"))
+    state, data = weights.parent.with_name("stage2"), f"{sha256_file(encoded)} {sha256_file(stage1)}"
+    train_stage(model, stage_2(settings), encoded.parent, state, data=data)
+    if not Ranks.join().is_first:
+        return
     for part in (codec, speech):
         copy_part(part.parent, weights.parent / part.parent.name)
-    model.save_pretrained(weights.parent, {"stage": 2, **settings.model_dump()})
+    runs = {part.parent.name: part.parent.with_name(f"{part.parent.name}.state") for part in (codec, speech)}
+    runs |= {"stage1": stage1.parent, "stage2": state}
+    draw_curves({name: read_metrics(folder) for name, folder in runs.items()}, curves)
+    write_record(record, settings, runs, data)
+    model.save_pretrained(weights.parent, {"stage": 2, "record": record.name, **settings.model_dump()})
 
 
 def train_critic(critic: Path, settings: TrainSettings) -> None:

@@ -1,0 +1,69 @@
+"""The curves of a training as one picture: a row for each run, a column for each kind of measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linker.records import atomic
+
+COLUMNS = ("loss", "region", "noise", "gate", "measured", "gradient", "seconds")
+KIND = {"loss": "loss", "alpha": "gate", "grad_norm": "gradient", "step_s": "seconds", "data_s": "seconds"}
+TITLES = {
+    "region": "error by region",
+    "noise": "error by timestep",
+    "gate": "alpha and gate",
+    "seconds": "seconds a step",
+}
+UNSEEN = ("step", "hours", "rate", "data_share")
+POINTS = 100  # of a smoothed curve in the picture
+Lines = list[dict[str, float]]
+
+
+def draw_curves(runs: dict[str, Lines], path: Path) -> None:
+    """Write the PNG `path` of the metrics of every run, by its name; runs without a line are left out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = {name: lines for name, lines in runs.items() if lines}
+    columns = [kind for kind in COLUMNS if any(kinds_of(lines).get(kind) for lines in shown.values())]
+    figure = Figure((3.4 * max(len(columns), 1), 2.6 * max(len(shown), 1)), layout="constrained")
+    grid = figure.subplots(max(len(shown), 1), max(len(columns), 1), squeeze=False)
+    for row, (name, lines) in enumerate(shown.items()):
+        for column, kind in enumerate(columns):
+            _draw(grid[row][column], lines, kinds_of(lines).get(kind, []))
+            grid[row][column].set_title(TITLES.get(kind, kind) if row == 0 else "", fontsize=9)
+        grid[row][0].set_ylabel(name)
+    FigureCanvasAgg(figure)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def kinds_of(lines: Lines) -> dict[str, list[str]]:
+    """The names that were measured, by column."""
+    found: dict[str, list[str]] = {}
+    for name in sorted({name for line in lines for name in line} - set(UNSEEN)):
+        kind = name.partition("/")[0]
+        kind = KIND.get(kind, kind if "/" in name else "measured")
+        found.setdefault(kind, []).append(name)
+    return found
+
+
+def _draw(axes: Any, lines: Lines, names: list[str]) -> None:
+    axes.tick_params(labelsize=7)
+    axes.set_visible(bool(names))
+    for name in names:
+        steps, values = thinned(lines, name, POINTS)
+        axes.plot(steps, values, linewidth=1.1, label=name.partition("/")[2] or name)
+    if len(names) > 1:
+        axes.legend(fontsize=6, frameon=False)
+
+
+def thinned(lines: Lines, name: str, points: int) -> tuple[list[float], list[float]]:
+    """Steps and values of at most `points` stretches of a run, each the mean of its lines."""
+    told = np.array([(line["step"], line[name]) for line in lines if name in line], np.float64)
+    pieces = np.array_split(told, min(len(told), points))
+    means = np.stack([piece.mean(0) for piece in pieces])
+    return means[:, 0].tolist(), means[:, 1].tolist()

@@ -1,0 +1,25 @@
+"""What training's settings come to: the preset's choices, and the checkpoint to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from linker.config import MINI_DIR, TRAIN_PRESETS, TrainPreset, TrainSettings
+from linker.errors import SettingsError
+
+
+def chosen(settings: TrainSettings) -> TrainPreset:
+    """The preset, each of its choices replaced by the setting that names another."""
+    named = {key: getattr(settings, key, None) for key in TrainPreset._fields}
+    return TRAIN_PRESETS[settings.preset]._replace(**{key: value for key, value in named.items() if value is not None})
+
+
+def start_folder(settings: TrainSettings) -> Path | None:
+    """The checkpoint that training starts from; None where all is trained anew. Raises SettingsError."""
+    if settings.start:
+        return MINI_DIR if settings.start == "mini" else Path(settings.start)
+    why = "preset base" if settings.preset == "base" else "footage of one's own" if settings.shards else ""
+    if why:
+        get = "a folder from `python3 -m linker weights init base FOLDER --from ...`, or 'mini' for the small model"
+        raise SettingsError(f"train.start is empty; {why} starts from a checkpoint: give {get}")
+    return None

@@ -1,0 +1,50 @@
+"""record.json: how a checkpoint's weights came to be. It lies beside them, and their card names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from linker.config import TrainSettings
+from linker.model.lingualinker import CARD
+from linker.records import read_json, sha256_file, write_json
+from linker.train.curves import UNSEEN, Lines, thinned
+from linker.train.journal import MACHINE, read_metrics, rounded
+from linker.train.presets import chosen, start_folder
+
+RECORD = "record.json"
+POINTS = 40  # of a recorded curve
+
+
+def write_record(path: Path, settings: TrainSettings, runs: dict[str, Path], data: str) -> None:
+    """Settings and seeds; of each run its machine, versions, hours and curves. `data`: what the stages learnt from."""
+    start = start_folder(settings)
+    parts = {name: part_of(folder) for name, folder in runs.items() if read_metrics(folder)}
+    write_json(path, {
+        "settings": settings.model_dump(mode="json") | chosen(settings)._asdict(),
+        "seeds": {"weights, draws and noise": settings.seed, "first drawn video": settings.data_seed},
+        "data": data,
+        "start": sha256_file(start / CARD) if start else None,
+        "hours": rounded(sum(part["hours"] for part in parts.values())),
+        "parts": parts,
+    })  # fmt: skip
+
+
+def part_of(folder: Path) -> dict[str, Any]:
+    """What a run's folder tells."""
+    lines = read_metrics(folder)
+    return {
+        "steps": lines[-1]["step"],
+        "hours": lines[-1]["hours"],
+        **read_json(folder / MACHINE),
+        "curves": curves_of(lines),
+    }
+
+
+def curves_of(lines: Lines) -> dict[str, dict[str, list[float]]]:
+    """Every curve, thinned: name -> {step, value}."""
+    found = {}
+    for name in sorted({name for line in lines for name in line} - set(UNSEEN)):
+        steps, values = thinned(lines, name, POINTS)
+        found[name] = {"step": [rounded(step) for step in steps], "value": [rounded(value) for value in values]}
+    return found

@@ -1,0 +1,192 @@
+"""The training loop: what it guards against, what it keeps and tells, and that many processes make the steps of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from stage_of_two import train
+from torch import Tensor, nn
+
+from linker.config import TrainSettings
+from linker.train.ahead import Ahead
+from linker.train.curves import draw_curves
+from linker.train.fit import ENOUGH, Diverged, Plan, fit
+from linker.train.journal import Journal, Tally, read_metrics
+from linker.train.record import write_record
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def encoded(tmp_path: Path) -> Path:
+    """Two encoded videos of noise, as the tiny model reads them."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "encoded"
+    folder.mkdir()
+    for number in range(2):
+        arrays = {"latents": rng.standard_normal((24, 4, 8, 8)), "speech": rng.standard_normal((24, 24))}
+        arrays |= {"masks": rng.random((24, 3, 8, 8)) / 3, "still": rng.standard_normal((4, 8, 8))}
+        arrays |= {"reference": rng.standard_normal((4, 8, 8))}
+        np.savez(folder / f"{number}.npz", **{name: value.astype(np.float16) for name, value in arrays.items()})
+    return folder
+
+
+def assert_close(one: Path, other: Path) -> None:
+    found, wanted = (torch.load(path, weights_only=True) for path in (one, other))
+    assert found.keys() == wanted.keys()
+    for name in found:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_two_processes_make_the_steps_of_one_with_twice_the_batch(encoded: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    env |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, str(ROOT / "tests" / "stage_of_two.py"), str(encoded), str(tmp_path / "two"), "1"]
+    ranks = [subprocess.Popen(words, env={**env, "RANK": f"{i}", "LOCAL_RANK": f"{i}"}) for i in range(2)]
+    whole = train(encoded, tmp_path / "one", batch=2)
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    assert_close(tmp_path / "two" / "weights.pt", whole)
+    one, two = read_metrics(tmp_path / "one")[-1], read_metrics(tmp_path / "two")[-1]
+    for name in ("loss", "grad_norm", "region/mouth", "alpha/mouth", "gate/eyes"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3), name
+    assert json.loads((tmp_path / "two" / "machine.json").read_text())["processes"] == 2
+
+
+def test_accumulated_and_recomputed_gradients_are_the_same(encoded: Path, tmp_path: Path) -> None:
+    whole = train(encoded, tmp_path / "whole", batch=2)
+    assert_close(train(encoded, tmp_path / "parts", batch=1, accumulate=2, checkpointing=True), whole)
+
+
+class Line(nn.Module):
+    """One number that learns to be zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = nn.Parameter(torch.ones(1))
+
+
+def test_a_killed_training_with_all_settings_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    plan = Plan(steps=9, learning_rate=0.05, warmup=3, save_every=4, log_every=3, accumulate=3, spike=5.0)
+
+    def run(folder: Path, kill_at: int = -1) -> tuple[Tensor, list[dict[str, float]]]:
+        line = Line()
+
+        def loss(number: int) -> tuple[Tensor, dict[str, float]]:
+            if number == kill_at:
+                raise KeyboardInterrupt
+            there = torch.randn((), generator=torch.Generator().manual_seed(number))
+            return (line.at - 0.1 * there).square().mean(), {"odd": float(number)} if number % 2 else {}
+
+        fit(line, loss, plan, folder)
+        timed = ("step_s", "hours")
+        return line.at.detach(), [
+            {name: value for name, value in told.items() if name not in timed} for told in read_metrics(folder)
+        ]
+
+    whole, lines = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", kill_at=20)
+    assert read_metrics(tmp_path / "killed")[-1]["step"] == 6  # a line after the saved state, which is told anew
+    resumed, again = run(tmp_path / "killed")
+    assert torch.equal(whole, resumed)
+    assert again == lines
+    assert [line["step"] for line in lines] == [3, 6, 9]
+    assert lines[0]["odd"] == np.mean([1, 3, 5, 7])
+
+
+def test_a_spike_stops_before_it_is_learnt_and_names_its_batch(tmp_path: Path) -> None:
+    line, plan = Line(), Plan(steps=ENOUGH + 20, learning_rate=1e-6, save_every=10, spike=4.0)
+    bad = ENOUGH + 5
+
+    def loss(number: int) -> tuple[Tensor, dict[str, float]]:
+        return line.at.square().mean() * (100 if number == bad else 1), {}
+
+    with pytest.raises(Diverged, match=rf"step {bad}: the median of .*; its batch: anna-{bad}; .*state.pt"):
+        fit(line, loss, plan, tmp_path, lambda number: [f"anna-{number}"])
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == ENOUGH
+    before = line.at.detach().clone()
+    assert before == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
+    line = Line()
+
+    def loss(number: int) -> tuple[Tensor, dict[str, float]]:
+        return (line.at - 1).abs().sqrt().sum() + 1, {}  # finite where its slope is not
+
+    with pytest.raises(Diverged, match="its gradient is not finite; no state was saved"):
+        fit(line, loss, Plan(steps=3, learning_rate=0.1), tmp_path)
+    assert line.at.item() == 1.0
+
+
+def test_a_state_of_other_data_is_not_continued(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def loss_of(line: Line):
+        return lambda number: (line.at.square().mean(), {})
+
+    plan, first, second = Plan(steps=5, learning_rate=0.1, warmup=1), Line(), Line()
+    fit(first, loss_of(first), plan, tmp_path, data="a")
+    fit(second, loss_of(second), plan, tmp_path, data="b")
+    assert "made from other data; starting anew" in capsys.readouterr().err
+    assert torch.equal(first.at, second.at)
+    assert [line["step"] for line in read_metrics(tmp_path)] == [5]
+
+
+def test_samples_are_shown_by_the_averaged_weights(tmp_path: Path) -> None:
+    line, seen = Line(), []
+
+    def show(step: int, journal: Journal) -> None:
+        seen.append((step, line.at.item()))
+
+    def loss(number: int) -> tuple[Tensor, dict[str, float]]:
+        return line.at.square().mean(), {}
+
+    fit(line, loss, Plan(steps=5, learning_rate=0.1, warmup=1, show_every=2), tmp_path, show=show)
+    assert [step for step, _ in seen] == [2, 4, 5]
+    assert line.at.item() == seen[-1][1]
+
+
+def test_tallies_are_means_of_what_was_measured() -> None:
+    one, two = Tally(), Tally()
+    one.add({"a": 1.0, "b": 5.0})
+    one.add({"a": 2.0})
+    two.add({"a": 6.0})
+    assert Tally.together([one.sums, two.sums]).means() == {"a": 3.0, "b": 5.0}
+
+
+def test_draws_are_made_ahead_and_in_any_order() -> None:
+    made: list[int] = []
+    with Ahead(lambda number: made.append(number) or number * 10, stride=2) as ahead:
+        assert [ahead(0), ahead(2), ahead(7), ahead(9)] == [0, 20, 70, 90]
+    assert made[:2] == [0, 2]
+    assert made.count(2) == 1
+
+
+def test_curves_and_record_tell_what_was_measured(tmp_path: Path) -> None:
+    line = Line()
+    for name in ("codec", "stage2"):
+        parts = {"accuracy": 0.5} if name == "codec" else {"region/mouth": 0.2, "gate/head": 0.9, "alpha/head": 0.1}
+        fit(line, lambda number, p=parts: (line.at.square().mean(), p), Plan(3, 0.1, log_every=1), tmp_path / name)
+    runs = {name: tmp_path / name for name in ("codec", "speech", "stage2")}
+    draw_curves({name: read_metrics(folder) for name, folder in runs.items()}, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
+    write_record(tmp_path / "record.json", TrainSettings(stage1_steps=7), runs, "0123")
+    told = json.loads((tmp_path / "record.json").read_text())
+    assert told["settings"]["stage1_steps"] == 7
+    assert told["settings"]["learning_rate"] == 6e-4
+    assert set(told["parts"]) == {"codec", "stage2"}
+    assert told["parts"]["stage2"]["curves"]["region/mouth"] == {"step": [1, 2, 3], "value": [0.2, 0.2, 0.2]}
+    assert told["parts"]["stage2"]["versions"]["torch"] == torch.__version__
+    assert list((tmp_path / "stage2" / "tensorboard").glob("events.out.tfevents.*"))
