@@ -55,6 +55,7 @@ STEPS = {
     "check_curation": "linker.curate.check",
 }
 LAUNCHED = ("generate", "train_codec", "train_speech", "encode_videos", "train_stage1", "train_stage2")  # see `launch`
+SPREAD = ("train_stage1", "train_stage2")  # by one process a GPU
 
 Step = Callable[..., None]
 
@@ -137,7 +138,7 @@ def _execute(name: str, words: list[str], log: str) -> None:
     task = partial(importlib.import_module("linker.cli").perform, name, words)  # never __main__'s: workers import it
     if name == "generate":
         return launch_shard(task, settings, folder, _shard_of(words))
-    return launch_job(task, settings, folder)
+    return launch_job(task, settings, folder, spread=name in SPREAD)
 
 
 def perform(name: str, words: list[str]) -> None:

@@ -24,7 +24,7 @@ from linker import heartbeat, launch, slurm
 from linker.config import LaunchSettings
 from linker.errors import EnvironmentError, LinkerError
 from linker.faults import WorkerBroken
-from linker.launch import Job
+from linker.launch import ALONE, Job, Spread
 from linker.leases import STARTS
 from linker.process import start_time
 from linker.records import read_json, write_json
@@ -122,8 +122,10 @@ class OneJob:
 class Crew:
     """The jobs of one shift."""
 
-    def __init__(self, task: partial[None], settings: LaunchSettings, folder: Path, shift: Shift) -> None:
-        self.task, self.settings, self.folder, self.shift = task, settings, folder, shift
+    def __init__(
+        self, task: partial[None], settings: LaunchSettings, folder: Path, shift: Shift, spread: Spread = ALONE
+    ) -> None:
+        self.task, self.settings, self.folder, self.shift, self.spread = task, settings, folder, shift, spread
         self.size = max(settings.workers, 1)
         self.jobs: list[Job] = []
         self.error: LinkerError | None = None
@@ -172,7 +174,7 @@ class Crew:
         self.vain += 1
         name = f"lingualinker-{self.folder.name}-{uuid.uuid4().hex[:8]}"
         self._store(name)
-        new = launch.submit(self.task, self.settings, self.folder, name, missing)
+        new = launch.submit(self.task, self.settings, self.folder, name, missing, self.spread)
         self.jobs += new
         self._store()
         print(f"submitted {self.settings.cluster} job {_ids(new)}", file=sys.stderr, flush=True)
@@ -254,6 +256,8 @@ class Crew:
             print(f"{self.last_words}; another worker takes over", file=sys.stderr, flush=True)
         elif answer:
             self.error = self.error or answer
+            if self.spread != ALONE:
+                _cancel([job])  # its other processes may be waiting for the one that answered
         else:
             self.shift.answered()
 
@@ -349,7 +353,10 @@ def launch_shard(task: partial[None], settings: LaunchSettings, folder: Path, qu
     queue.sweep()
 
 
-def launch_job(task: partial[None], settings: LaunchSettings, folder: Path) -> None:
-    """Do a task in one job, started again as long as it makes progress."""
+def launch_job(task: partial[None], settings: LaunchSettings, folder: Path, spread: bool = False) -> None:
+    """Do a task in one job, started again as long as it makes progress; `spread`: by one process a GPU."""
     work: partial[None] = partial(heartbeat.run_beating, folder=folder, task=task)
-    Crew(work, settings, folder, OneJob(folder)).work()
+    if spread:
+        return Crew(work, settings, folder, OneJob(folder), Spread.over_gpus(settings)).work()
+    alone = settings.model_copy(update={"gpus": min(settings.gpus, 1)})
+    Crew(work, alone, folder, OneJob(folder)).work()

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,28 @@ ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
 Answer = LinkerError | WorkerBroken | None
 
 
+ANSWER_S = 30  # how long a process waits with its error for the first one's, whose answer counts
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The processes of one job: on how many nodes, and how many on each."""
+
+    nodes: int = 1
+    tasks: int = 1
+
+    @staticmethod
+    def over_gpus(settings: LaunchSettings) -> Spread:
+        """One process a GPU: of all the nodes that the settings order on SLURM, or of this machine."""
+        if settings.cluster != "slurm":
+            return Spread(1, max(settings.gpus * settings.workers, 1))
+        named = settings.gres.rpartition(":")[2]
+        return Spread(settings.nodes, max(int(named) if named.isdigit() else settings.gpus, 1))
+
+
+ALONE = Spread()
+
+
 class Vain(BaseException):
     """This job was started again and again, and kept nothing of what it made."""
 
@@ -40,11 +63,15 @@ class Work:
         self.task, self.devices, self.idle = task, devices, 0
 
     def __call__(self) -> Answer:
+        env = submitit.JobEnvironment()
+        rank = _join(env) if env.num_tasks > 1 else 0
         end_softly()
         at_once = signal.getsignal(signal.SIGUSR2)  # submitit's: checkpoint, queue again, leave
         if callable(at_once):
             signal.signal(signal.SIGUSR2, lambda number, frame: heartbeat.ask_to_leave(partial(at_once, number, frame)))
-        heartbeat.take_over(Path(os.environ["SUBMITIT_FOLDER"], f"{heartbeat.job_id()}.start"))
+        heartbeat.take_over(
+            Path(os.environ["SUBMITIT_FOLDER"], f"{heartbeat.job_id()}{f'.{rank}' if rank else ''}.start")
+        )
         if self.devices is not None:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.devices
         try:
@@ -56,7 +83,9 @@ class Work:
         except WorkerBroken as broken:
             return broken
         except Exception as error:
-            if expected := as_expected(error):
+            if rank:
+                _end_job(env)
+            if (expected := as_expected(error)) and not rank:
                 return expected
             raise
         finally:
@@ -71,6 +100,21 @@ class Work:
         if self.idle >= STARTS:
             raise Vain
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _join(env: Any) -> int:
+    """Tell torch and accelerate of the other processes of this job; this one's number."""
+    submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    here = "127.0.0.1" if env.name() == "local" else os.environ["MASTER_ADDR"]
+    os.environ["MASTER_ADDR"] = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", here)  # which asks no name service
+    return int(env.global_rank)
+
+
+def _end_job(env: Any) -> None:
+    """The other processes would wait for this one, which failed; on SLURM its exit code ends them."""
+    time.sleep(ANSWER_S)
+    if env.name() == "local":
+        os.kill(os.getppid(), signal.SIGINT)
 
 
 class Job:
@@ -102,20 +146,22 @@ class Job:
             return False
 
     def last_words(self) -> str:
-        try:
-            text = self.handle.paths.stderr.read_text(errors="replace")
-        except OSError:
-            return f"it left no output in {self.handle.paths.folder}"
-        return f"{_last_line(text)}; see {self.handle.paths.stderr}"
+        """Of the process that says most clearly what went wrong."""
+        folder = self.handle.paths.folder
+        texts = [path.read_text(errors="replace") for path in sorted(folder.glob(f"{self.job_id}_*_log.err"))]
+        if not texts:
+            return f"it left no output in {folder}"
+        return f"{_last_line(chr(10).join(reversed(texts)))}; see {self.handle.paths.stderr}"
 
 
-def executor(settings: LaunchSettings, folder: Path, name: str) -> submitit.AutoExecutor:
-    """The executor of a cluster, with one worker's resources set."""
+def executor(settings: LaunchSettings, folder: Path, name: str, spread: Spread = ALONE) -> submitit.AutoExecutor:
+    """The executor of a cluster, with the resources of one worker, or of a job of several processes, set."""
     python = {"slurm_python": settings.python} if settings.python else {}
     made = submitit.AutoExecutor(
         folder=folder.absolute(), cluster=settings.cluster, slurm_max_num_timeout=WITHOUT_END, **python
     )
-    made.update_parameters(name=name, cpus_per_task=settings.cpus, mem_gb=settings.memory_gb)
+    made.update_parameters(name=name, cpus_per_task=settings.cpus, mem_gb=settings.memory_gb * spread.tasks)
+    made.update_parameters(nodes=spread.nodes, tasks_per_node=spread.tasks)
     if settings.cluster == "local":
         made.update_parameters(timeout_min=WITHOUT_END)
         return made
@@ -127,20 +173,23 @@ def executor(settings: LaunchSettings, folder: Path, name: str) -> submitit.Auto
         slurm_wckey="",
         slurm_setup=settings.prologue,
         slurm_additional_parameters={"requeue": True},
+        slurm_srun_args=["--kill-on-bad-exit=1"],
         **more,
         **{f"slurm_{key}": value for key, value in chosen.items() if value},
     )
     return made
 
 
-def submit(task: Callable[[], None], settings: LaunchSettings, folder: Path, name: str, count: int) -> list[Job]:
+def submit(
+    task: Callable[[], None], settings: LaunchSettings, folder: Path, name: str, count: int, spread: Spread = ALONE
+) -> list[Job]:
     """Submit `count` workers, on SLURM as one array. Raises EnvironmentError when that is refused for good.
 
     A refusal may hide an acceptance (a timeout of the answer), so what bears the name is cancelled before the next try.
     """
     for delay_s in (*BACKOFF_S, 0):
         try:
-            return _submitted(task, settings, folder, name, count)
+            return _submitted(task, settings, folder, name, count, spread)
         except (submitit.core.utils.FailedJobError, subprocess.SubprocessError, RuntimeError, OSError) as error:
             told = _last_line(str(error))
             if settings.cluster == "slurm":
@@ -153,10 +202,13 @@ def submit(task: Callable[[], None], settings: LaunchSettings, folder: Path, nam
     raise AssertionError("the last try returned or raised")
 
 
-def _submitted(task: Callable[[], None], settings: LaunchSettings, folder: Path, name: str, count: int) -> list[Job]:
-    made = executor(settings, folder, name)
+def _submitted(
+    task: Callable[[], None], settings: LaunchSettings, folder: Path, name: str, count: int, spread: Spread
+) -> list[Job]:
+    made = executor(settings, folder, name, spread)
     if settings.cluster == "local":
-        handles = [made.submit(Work(task, devices)) for devices in _shares(settings, count)]
+        shares = _shares(settings, count) if spread.tasks == 1 else [",".join(visible_gpus()[: spread.tasks])]
+        handles = [made.submit(Work(task, devices)) for devices in shares]
     else:
         with _outside_jobs(), made.batch():
             handles = [made.submit(Work(task, None)) for _ in range(count)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
@@ -25,8 +24,3 @@ def train(cache: Path, folder: Path, batch: int, accumulate: int = 1, checkpoint
     if Ranks.join().is_first:
         torch.save(model.state_dict(), folder / "weights.pt")
     return folder / "weights.pt"
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    train(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,8 @@ from PIL import Image
 from stage_of_two import train
 from torch import Tensor, nn
 
-from linker.config import TrainSettings
+from linker.config import LaunchSettings, TrainSettings
+from linker.crew import launch_job
 from linker.train.ahead import Ahead
 from linker.train.curves import draw_curves
 from linker.train.fit import ENOUGH, Diverged, Plan, fit
@@ -47,16 +45,19 @@ def assert_close(one: Path, other: Path) -> None:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_two_processes_make_the_steps_of_one_with_twice_the_batch(encoded: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    env |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(ROOT / "tests" / "stage_of_two.py"), str(encoded), str(tmp_path / "two"), "1"]
-    ranks = [subprocess.Popen(words, env={**env, "RANK": f"{i}", "LOCAL_RANK": f"{i}"}) for i in range(2)]
+def test_two_processes_make_the_steps_of_one_with_twice_the_batch(
+    encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a stage is launched: one local job, a process a GPU (none of these exists, so they compute on the CPU)."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'tests'}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "none,neither")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    task, settings = (
+        partial(train, encoded, tmp_path / "two", batch=1),
+        LaunchSettings(cluster="local", gpus=1, workers=2),
+    )
+    launch_job(task, settings, tmp_path / "jobs", spread=True)
     whole = train(encoded, tmp_path / "one", batch=2)
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
     assert_close(tmp_path / "two" / "weights.pt", whole)
     one, two = read_metrics(tmp_path / "one")[-1], read_metrics(tmp_path / "two")[-1]
     for name in ("loss", "grad_norm", "region/mouth", "alpha/mouth", "gate/eyes"):

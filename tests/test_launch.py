@@ -17,7 +17,7 @@ from linker.collect import collect
 from linker.config import LaunchSettings
 from linker.crew import launch_job
 from linker.errors import EnvironmentError, RowsFailed
-from linker.launch import Vain, Work, executor
+from linker.launch import Spread, Vain, Work, executor
 from linker.process import resolved, start_time, visible_gpus
 from linker.records import Refusal, read_json, write_json
 
@@ -123,6 +123,19 @@ def test_slurm_is_asked_what_the_settings_say(tmp_path: Path, monkeypatch: pytes
     text = with_gres._make_submission_file_text("", "id")
     assert "#SBATCH --gres=gpu:a100:1\n" in text
     assert "gpus-per-node" not in text
+
+
+def test_a_training_stage_is_one_job_with_a_process_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.submitit.SlurmExecutor, "affinity", classmethod(lambda cls: 2))
+    settings = LaunchSettings(cluster="slurm", gpus=4, nodes=3, memory_gb=7)
+    made = executor(settings, tmp_path, "name", Spread.over_gpus(settings))._executor
+    text = made._make_submission_file_text("", "id")
+    for line in ("--nodes=3", "--ntasks-per-node=4", "--gpus-per-node=4", "--mem=28GB"):
+        assert f"#SBATCH {line}\n" in text
+    assert "--kill-on-bad-exit=1" in text
+    assert Spread.over_gpus(settings.model_copy(update={"gres": "gpu:a100:8"})) == Spread(3, 8)
+    assert Spread.over_gpus(LaunchSettings(cluster="local", gpus=1, workers=4)) == Spread(1, 4)
+    assert Spread.over_gpus(LaunchSettings(cluster="local")) == Spread(1, 1)
 
 
 def test_without_sbatch_the_work_runs_here_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

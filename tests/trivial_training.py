@@ -8,24 +8,26 @@ from pathlib import Path
 import torch
 
 from linker.train.fit import Plan, fit
+from linker.train.ranks import Ranks
 
 STEPS = 200
 
 
-def train(folder: Path, step_s: float) -> None:
-    """Fit one layer to noise that is a function of the step; `steps` names every step that was made."""
+def train(folder: Path, step_s: float, accumulate: int = 1) -> None:
+    """Fit one layer to noise that is a function of the draw; `draws` names every draw that was made."""
     torch.manual_seed(0)
     model = torch.nn.Linear(8, 8)
 
-    def loss_of_step(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss_of_draw(number: int) -> tuple[torch.Tensor, dict[str, float]]:
         time.sleep(step_s)
-        with (folder / "steps").open("a") as stream:
-            stream.write(f"{step}\n")
-        noise = torch.randn((16, 8), generator=torch.Generator().manual_seed(step))
+        with (folder / "draws").open("a") as stream:
+            stream.write(f"{number}\n")
+        noise = torch.randn((16, 8), generator=torch.Generator().manual_seed(number))
         return (model(noise) - noise.roll(1, 1)).square().mean(), {}
 
-    fit(model, loss_of_step, Plan(steps=STEPS, learning_rate=1e-2, save_every=10_000), folder)
-    torch.save(model.weight.detach(), folder / "weights.pt")
+    fit(model, loss_of_draw, Plan(STEPS, learning_rate=1e-2, save_every=10_000, accumulate=accumulate), folder)
+    if Ranks.join().is_first:
+        torch.save(model.weight.detach(), folder / "weights.pt")
 
 
 def weights_of(folder: Path) -> torch.Tensor:
