@@ -42,6 +42,7 @@ STEPS = {
     "train_codec": "linker.train.steps",
     "train_speech": "linker.train.steps",
     "encode_videos": "linker.train.steps",
+    "encode_footage": "linker.train.steps",
     "train_stage1": "linker.train.steps",
     "train_stage2": "linker.train.steps",
     "train_critic": "linker.train.steps",
@@ -54,8 +55,8 @@ STEPS = {
     "measure_check": "linker.curate.check",
     "check_curation": "linker.curate.check",
 }
-LAUNCHED = ("generate", "train_codec", "train_speech", "encode_videos", "train_stage1", "train_stage2")  # see `launch`
-SPREAD = ("train_stage1", "train_stage2")  # by one process a GPU
+SPREAD = ("encode_footage", "train_stage1", "train_stage2")  # by one process a GPU
+LAUNCHED = ("generate", "train_codec", "train_speech", "encode_videos", *SPREAD)  # see `launch`
 
 Step = Callable[..., None]
 

@@ -27,8 +27,7 @@ from linker.rows import DRAIN
 
 PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
 PROGRESS = re.compile(r"(\d+) of (\d+) steps \((\d+)%\) done")
-TRAINED = "training/mini/lingualinker.json"  # the last file of rules/train.smk
-FOLLOWED = ("generate", "draw_videos", "encode_videos", "train_*")  # steps that people wait for
+FOLLOWED = ("generate", "draw_videos", "encode_*", "train_*")  # steps that people wait for
 PART_ROWS = 2500  # rows that one process plans
 PROGRESS_STEP = 5  # percent between two lines
 Child = subprocess.Popen[str]
@@ -107,11 +106,16 @@ def _passes(results: Path) -> tuple[str, ...]:
 
 
 def run_training(todo: Order) -> int:
-    """Make the training rules' last file, training/mini/lingualinker.json; Snakemake's exit code."""
+    """Make the training rules' last file; Snakemake's exit code."""
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
     (todo.results / DRAIN).unlink(missing_ok=True)
-    return _run_pass(todo, settings, "all", TRAINED)
+    return _run_pass(todo, settings, "all", trained_card(todo.settings))
+
+
+def trained_card(settings: Settings) -> str:
+    """The last file of rules/train.smk, below the results."""
+    return f"training/{settings.train.preset}/lingualinker.json"
 
 
 def run_curation(todo: Order) -> int:

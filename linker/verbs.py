@@ -14,15 +14,16 @@ from pathlib import Path
 
 from linker import leases, lock
 from linker.checkpoint import check_checkpoint
-from linker.config import MINI_DIR, ROOT_DIR, GenerateSettings
+from linker.config import MINI_DIR, ROOT_DIR, TRAIN_PRESETS, GenerateSettings
 from linker.errors import EnvironmentError, ManifestError, SettingsError
 from linker.footage import read_footage
 from linker.manifest import is_whole_file, read_manifest
 from linker.plan import make_plan, media_faults, to_json, to_text
 from linker.process import resolved
 from linker.records import Manifest, Row
-from linker.run import TRAINED, Order, order, run_curation, run_training, run_workflow
+from linker.run import Order, order, run_curation, run_training, run_workflow, trained_card
 from linker.status import RowState, counts, read_states, table
+from linker.train.presets import refuse_useless_training
 
 DEMO = ROOT_DIR / "workflow" / "resources" / "demo" / "manifest.csv"
 Arguments = Callable[[argparse.ArgumentParser], None]
@@ -161,11 +162,15 @@ def forget(results: Path, row: Row) -> None:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Train the mini model from data drawn and spoken here: hours; run again to continue."""
-    todo = _order(argparse.Namespace(**{**vars(options), "manifest": DEMO}))
+    """Train a model, mini from data drawn and spoken here or base from your footage: hours to days; run again to
+    continue."""
+    chosen = [*(options.set or []), *([f"train.preset={options.preset}"] if options.preset else [])]
+    todo = _order(argparse.Namespace(**{**vars(options), "manifest": DEMO, "set": chosen}))
+    refuse_useless_training(todo.settings.train)
     with lock.held(todo.results):
         code = run_training(todo)
-    print(f"weights: {(todo.results / TRAINED).parent}" if not code else f"not finished; see {todo.results / 'logs'}")
+    card = todo.results / trained_card(todo.settings)
+    print(f"weights: {card.parent}" if not code else f"not finished; see {todo.results / 'logs'}")
     return EnvironmentError.exit_code if code else 0
 
 
@@ -252,6 +257,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", choices=TRAIN_PRESETS, default="", help="mini (the default), or base")
     parser.add_argument("--results", type=Path, default=Path("results"), help="(results)")
     _add_how(parser)
 

@@ -1,7 +1,8 @@
-"""Train: the embedded mini model, from data that this project draws and speaks itself.
+"""Train: a model in the paper's two stages (section 4.1), from data that this project draws and speaks, or from footage.
 
-Inputs: none. Outputs: training/mini/ (the checkpoint that `generate.weights` takes), by way of videos, codec, speech
-encoder, encoded videos and the paper's two stages. Every step keeps its state and goes on where it was killed.
+Inputs: none, or the shards of `train.shards` and the checkpoint of `train.start`. Outputs: training/{preset}/ (the
+checkpoint that `generate.weights` takes), by way of videos, codec and speech encoder where none are given, encoded videos
+and the two stages. Every step keeps its state and goes on where it was killed.
 """
 
 
@@ -15,7 +16,7 @@ rule draw_videos:
     conda:
         "../environment.yml"
     params:
-        settings=token(SETTINGS.train),
+        settings=training("videos", "data_seed"),
     message:
         "draw_videos"
     shell:
@@ -36,7 +37,7 @@ rule train_codec:
         "../environment.yml"
     threads: launched_threads()
     params:
-        settings=token(SETTINGS.train),
+        settings=training("codec_steps"),
     message:
         "train_codec"
     shell:
@@ -56,7 +57,7 @@ rule train_speech:
         "../environment.yml"
     threads: launched_threads()
     params:
-        settings=token(SETTINGS.train),
+        settings=training("utterances", "speech_steps"),
     message:
         "train_speech"
     shell:
@@ -66,8 +67,8 @@ rule train_speech:
 rule encode_videos:
     input:
         videos="training/videos/videos.json",
-        codec="training/weights/codec/config.json",
-        speech="training/weights/speech/config.json",
+        codec=part_config("codec"),
+        speech=part_config("speech"),
     output:
         encoded="training/encoded/encoded.json",
     log:
@@ -85,9 +86,31 @@ rule encode_videos:
         " --speech {input.speech:q} --encoded {output.encoded:q}"
 
 
+rule encode_footage:
+    input:
+        shards=training_shards,
+        start=start_card,
+    output:
+        encoded="training/footage/encoded.json",
+    log:
+        "logs/encode_footage/encode_footage.log",
+    benchmark:
+        "benchmarks/encode_footage/encode_footage.jsonl"
+    localrule: True
+    conda:
+        "../environment.yml"
+    threads: launched_threads()
+    message:
+        "encode_footage"
+    shell:
+        "python -P -m linker.cli encode_footage --log {log:q} --shards {input.shards:q} --start {input.start:q}"
+        " --encoded {output.encoded:q}"
+
+
 rule train_stage1:
     input:
-        encoded="training/encoded/encoded.json",
+        encoded=encoded_videos,
+        start=start_card,
     output:
         stage1="training/stage1/lingualinker.json",
     log:
@@ -99,24 +122,28 @@ rule train_stage1:
         "../environment.yml"
     threads: launched_threads()
     params:
-        settings=token(SETTINGS.train),
+        settings=training(*STAGE_1_SETTINGS),
     message:
         "train_stage1"
     shell:
         "python -P -m linker.cli train_stage1 --log {log:q} --encoded {input.encoded:q} --stage1 {output.stage1:q}"
-        " --settings {params.settings:q}"
+        " --settings {params.settings:q} --start {input.start:q}"
 
 
 rule train_stage2:
     input:
-        encoded="training/encoded/encoded.json",
+        encoded=encoded_videos,
         stage1="training/stage1/lingualinker.json",
-        codec="training/weights/codec/config.json",
-        speech="training/weights/speech/config.json",
+        codec=part_config("codec"),
+        speech=part_config("speech"),
     output:
-        weights="training/mini/lingualinker.json",
-        record="training/mini/record.json",
-        curves=report("training/mini/curves.png", caption="../workflow/report/curves.rst", category="Training"),
+        weights=f"training/{SETTINGS.train.preset}/lingualinker.json",
+        record=f"training/{SETTINGS.train.preset}/record.json",
+        curves=report(
+            f"training/{SETTINGS.train.preset}/curves.png",
+            caption="../workflow/report/curves.rst",
+            category="Training",
+        ),
     log:
         "logs/train_stage2/train_stage2.log",
     benchmark:
@@ -146,7 +173,7 @@ rule train_critic:
         "../environment.yml"
     threads: workflow.cores
     params:
-        settings=token(SETTINGS.train),
+        settings=training("critic_pieces", "critic_shards", "critic_steps"),
     message:
         "train_critic"
     shell:

@@ -205,7 +205,7 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     steps.train_codec(videos, codec, settings)
     steps.train_speech(speech, settings)
     steps.encode_videos(videos, codec, speech, encoded)
-    steps.train_stage1(encoded, stage1, settings)
+    steps.train_stage1(encoded, stage1, settings, [])
     steps.train_stage2(encoded, stage1, codec, speech, weights, record, curves, settings)
     from linker.config import GenerateSettings
 

@@ -18,6 +18,7 @@ from linker.manifest import read_manifest
 from linker.process import resolved
 from linker.records import ID_PATTERN
 from linker.shards import digest, row_delivery, row_token, rows_by_shard, video_names
+from linker.train.presets import start_folder
 
 SETTINGS = anchored(settings_of(config, "config"), Path(workflow.workdir_init))
 MANIFEST = read_manifest(Path(config["manifest"]))
@@ -243,3 +244,39 @@ def measuring():
 def rows_digest():
     """Changes when any row does."""
     return digest(list(MANIFEST.rows), SETTINGS.generate)
+
+
+STAGE_1_SETTINGS = (
+    *("preset", "seed", "learning_rate", "stage1_steps", "stage1_batch", "accumulate", "checkpointing", "dtype"),
+    *("spike", "save_every", "sample_every"),
+)
+
+
+def training(*names):
+    """These settings of training as one token: a change of the others does not rerun a step."""
+    return json.dumps({name: getattr(SETTINGS.train, name) for name in names}, sort_keys=True)
+
+
+def part_config(part):
+    """Input function: the image codec or the speech encoder, from the checkpoint that training starts from or trained."""
+
+    def path(wildcards):
+        return f"{start_folder(SETTINGS.train) or 'training/weights'}/{part}/config.json"
+
+    return path
+
+
+def start_card(wildcards):
+    """The card of the checkpoint that training starts from; nothing where all is trained anew."""
+    folder = start_folder(SETTINGS.train)
+    return [str(folder / "lingualinker.json")] if folder else []
+
+
+def encoded_videos(wildcards):
+    """What the stages are trained on: the user's footage, or drawn videos."""
+    return f"training/{'footage' if SETTINGS.train.shards else 'encoded'}/encoded.json"
+
+
+def training_shards(wildcards):
+    """The shards of curated footage."""
+    return sorted(str(path) for path in Path(SETTINGS.train.shards).glob("*-[0-9]*.tar"))

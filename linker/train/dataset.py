@@ -15,6 +15,7 @@ from linker.model.audio_context import encode_speech
 from linker.model.codec import encode_frames
 from linker.records import atomic
 from linker.train.codec import frame_files
+from linker.train.ranks import mixed, training_dtype
 
 RESTING_SHARE = 0.8  # of references are a video's first frame, mouth closed, as portraits mostly are
 
@@ -32,18 +33,27 @@ class Batch:
     keep: Tensor
 
 
-@torch.no_grad()
 def encode_video(codec: torch.nn.Module, encoder: torch.nn.Module, frames_file: Path) -> dict[str, np.ndarray]:
-    """One video as the stages read it: latents (T, C, h, w), speech (T, D) at the frame rate, masks (T, 3, h, w)."""
-    truth = np.load(frames_file.with_name(frames_file.name.replace(".frames.npy", ".npz")))
-    frames = np.load(frames_file)
-    with torch.autocast("cpu", torch.bfloat16):
+    """One drawn video as the stages read it."""
+    with np.load(frames_file.with_name(frames_file.name.replace(".frames.npy", ".npz"))) as truth:
+        samples, masks = truth["samples"].astype(np.float32), truth["masks"]
+    return encode_clip(codec, encoder, np.load(frames_file), samples, masks)
+
+
+@torch.no_grad()
+def encode_clip(
+    codec: torch.nn.Module, encoder: torch.nn.Module, frames: np.ndarray, samples: np.ndarray, masks: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Frames (T, S, S, 3) uint8, samples (n,) at 16 kHz and masks (T, 3, h, w) as the stages read them: latents
+    (T, C, h, w), speech (T, D) at the frame rate, masks."""
+    device = next(codec.parameters()).device
+    with mixed(device, training_dtype("auto", device)):
         latents = [encode_frames(codec, frames[i : i + 8]) for i in range(0, len(frames), 8)]
-    speech = encode_speech(encoder, truth["samples"].astype(np.float32), len(frames))[0]
+    speech = encode_speech(encoder, samples, len(frames))[0]
     return {
-        "latents": torch.cat(latents).numpy().astype(np.float16),
-        "speech": speech.numpy().astype(np.float16),
-        "masks": truth["masks"],
+        "latents": torch.cat(latents).cpu().numpy().astype(np.float16),
+        "speech": speech.cpu().numpy().astype(np.float16),
+        "masks": masks,
     }
 
 

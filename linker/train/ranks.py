@@ -13,6 +13,8 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import Tensor
 
+from linker.engine import resolve_dtype
+
 PATIENCE = timedelta(hours=1)  # the first process may be showing samples meanwhile
 
 
@@ -69,3 +71,9 @@ class Ranks:
 def mixed(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Mixed precision: matrices in `dtype`; the weights themselves, norms and sums in float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def training_dtype(name: str, device: torch.device) -> torch.dtype:
+    """What matrices are multiplied in; float16 would need its losses scaled, so float32 takes its place."""
+    dtype = resolve_dtype(name, device)
+    return torch.float32 if dtype == torch.float16 else dtype

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from linker.config import TrainSettings
-from linker.engine import resolve_dtype
 from linker.model.lingualinker import LinguaLinker
 from linker.model.unet import Conditions
 from linker.train.ahead import Ahead
@@ -21,7 +20,7 @@ from linker.train.fit import Plan, Show, fit
 from linker.train.gates import watched
 from linker.train.losses import Noising, evened, region_loss
 from linker.train.presets import chosen
-from linker.train.ranks import Ranks, mixed
+from linker.train.ranks import Ranks, mixed, training_dtype
 
 NEW_IN_STAGE_2 = ("*motion_modules*", "*.norm2.*attn2*", "*attn2*", "*.gate.*", "audio.*")
 
@@ -172,9 +171,3 @@ def by_noise(error_B: Tensor, timestep_B: Tensor) -> dict[str, float]:
             found[f"noise/{name}"] = error_B.cpu()[here].mean().item()
         low = high
     return found
-
-
-def training_dtype(name: str, device: torch.device) -> torch.dtype:
-    """What matrices are multiplied in; float16 would need its losses scaled, so float32 takes its place."""
-    dtype = resolve_dtype(name, device)
-    return torch.float32 if dtype == torch.float16 else dtype

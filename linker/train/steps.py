@@ -5,36 +5,44 @@ Each writes one small file when it is done, and keeps its resumable state in a f
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from linker import heartbeat
 from linker.backends import load_codec, load_speech_encoder
 from linker.config import TrainSettings
+from linker.errors import EnvironmentError
 from linker.model.architecture import MINI, Architecture
 from linker.model.critic import save_critic
-from linker.model.lingualinker import LinguaLinker
+from linker.model.lingualinker import LinguaLinker, read_architecture
 from linker.records import atomic, read_json, sha256_file, write_json
 from linker.synth.video import draw_videos as draw_range
 from linker.train import codec as codec_module
 from linker.train import critic as critic_module
 from linker.train import speech as speech_module
 from linker.train.curves import draw_curves
-from linker.train.dataset import change_deviation
+from linker.train.dataset import change_deviation, encode_clip
 from linker.train.dataset import encode_videos as encode_range
+from linker.train.footage import Segment, decoded, read_segments
 from linker.train.journal import read_metrics
 from linker.train.ranks import Ranks
 from linker.train.record import write_record
 from linker.train.stages import stage_1, stage_2, train_stage
 
+HELD_OUT = 4  # videos that samples are made of, and that are not trained on
+
 
 def draw_videos(videos: Path, settings: TrainSettings) -> None:
     """Draw and speak the training videos into the folder of the listing `videos`."""
-    draw_range(videos.parent, settings.videos)
-    write_json(videos, {"videos": settings.videos})
+    draw_range(videos.parent, settings.videos, settings.data_seed)
+    write_json(videos, {"videos": settings.videos, "first_seed": settings.data_seed})
 
 
 def train_codec(videos: Path, codec: Path, settings: TrainSettings) -> None:
@@ -62,14 +70,86 @@ def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> Non
     write_json(encoded, {"latent_mean": mean, "latent_std": std, "change_std": change})
 
 
-def train_stage1(encoded: Path, stage1: Path, settings: TrainSettings) -> None:
-    """Stage 1: both nets on single frames. `stage1` is the finished stage's checkpoint card."""
+def encode_footage(shards: list[Path], start: Path, encoded: Path) -> None:
+    """Encode the segments of curated `shards` for both stages, by the networks of the checkpoint whose card is `start`;
+    some of those that are not for training are kept as they are in held_out/, to be looked at. `encoded` tells what
+    there is, and what could not be used and why."""
+    use_cores()
+    ranks, cache, arch = Ranks.join(), encoded.parent, read_architecture(start.parent)
+    segments = read_segments([path for path in shards if path.name.startswith("train-")])
+    others = read_segments([path for path in shards if not path.name.startswith("train-")])[:HELD_OUT]
+    told = f"{sha256_file(start)} {' '.join(segment.digest for segment in segments)}"
+    made_of = hashlib.sha256(told.encode()).hexdigest()
+    if ranks.is_first:
+        clear_cache(cache, {segment.key for segment in segments}, sha256_file(start))
+    ranks.wait()
+    skipped = encode_segments(segments[ranks.index :: ranks.count], start.parent, arch, cache, ranks.device)
+    skipped = sorted(line for lines in ranks.gather(skipped) for line in lines)
+    if not ranks.is_first:
+        return
+    keep_held_out(others, arch, cache / "held_out")
+    usable = len(list(cache.glob("*.npz")))
+    if not usable:
+        why = skipped[0] if skipped else "there is no train-*.tar with a segment"
+        raise EnvironmentError(f"train.shards: no segment can be used ({why}); `linker curate` writes them")
+    write_json(
+        encoded, {"segments": usable, "skipped": skipped, "made_of": hashlib.sha256(made_of.encode()).hexdigest()}
+    )
+
+
+def encode_segments(
+    segments: list[Segment], start: Path, arch: Architecture, cache: Path, device: torch.device
+) -> list[str]:
+    """Encode those that are not in `cache` yet; why others could not be."""
+    net = load_codec(start / "codec", arch.latent_channels).to(device).to(memory_format=torch.channels_last)
+    encoder = load_speech_encoder(start / "speech", arch.speech_dim).to(device)
+    missing = [segment for segment in segments if not (cache / f"{segment.key}.npz").exists()]
+    skipped = []
+    for number, (segment, found) in enumerate(decoded(missing, arch.sample_px, arch.latent_px, cores())):
+        if isinstance(found, str):
+            skipped.append(found)
+        else:
+            arrays = encode_clip(net, encoder, found.frames, found.samples, found.masks)
+            with atomic(cache / f"{segment.key}.npz") as temporary:
+                np.savez(temporary, **arrays)
+            heartbeat.advance()
+        if number % 50 == 0:
+            print(f"encode_footage {number}/{len(missing)}", file=sys.stderr)
+    return skipped
+
+
+def clear_cache(cache: Path, keys: set[str], networks: str) -> None:
+    """Forget what other networks encoded, and segments that are no longer there."""
+    note = cache / "networks"
+    is_same = note.is_file() and note.read_text() == networks
+    for path in cache.glob("*.npz"):
+        if not is_same or path.stem not in keys:
+            path.unlink()
+    cache.mkdir(parents=True, exist_ok=True)
+    note.write_text(networks)
+
+
+def keep_held_out(segments: list[Segment], arch: Architecture, folder: Path) -> None:
+    """Put segments into `folder` as drawn videos lie there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for segment, found in decoded(segments, arch.sample_px, arch.latent_px, 1):
+        if not isinstance(found, str):
+            with atomic(folder / f"{segment.key}.frames.npy") as temporary:
+                np.save(temporary, found.frames)
+            with atomic(folder / f"{segment.key}.npz") as temporary:
+                np.savez(temporary, samples=found.samples, masks=found.masks)
+
+
+def train_stage1(encoded: Path, stage1: Path, settings: TrainSettings, start: list[Path]) -> None:
+    """Stage 1: both nets on single frames, from nothing or from the checkpoint whose card is `start`. `stage1` is the
+    finished stage's card."""
     use_cores()
     torch.manual_seed(settings.seed)
-    model = LinguaLinker(architecture(encoded))
-    train_stage(model, stage_1(settings), encoded.parent, stage1.parent, data=sha256_file(encoded))
+    model = LinguaLinker.from_pretrained(start[0].parent) if start else LinguaLinker(architecture(encoded))
+    data = " ".join(sha256_file(path) for path in (encoded, *start))
+    train_stage(model.train(), stage_1(settings), encoded.parent, stage1.parent, data=data)
     if Ranks.join().is_first:
-        model.save_pretrained(stage1.parent, {"stage": 1, **settings.model_dump()}, torch.float32)
+        model.save_pretrained(stage1.parent, {"stage": 1}, torch.float32)
 
 
 def train_stage2(
@@ -90,8 +170,9 @@ def train_stage2(
     train_stage(model, stage_2(settings), encoded.parent, state, data=data)
     if not Ranks.join().is_first:
         return
-    for part in (codec, speech):
-        copy_part(part.parent, weights.parent / part.parent.name)
+    tiny = codec.parent.with_name("tiny")
+    for part in (codec.parent, speech.parent, *([tiny] if tiny.is_dir() else [])):
+        copy_part(part, weights.parent / part.name)
     runs = {part.parent.name: part.parent.with_name(f"{part.parent.name}.state") for part in (codec, speech)}
     runs |= {"stage1": stage1.parent, "stage2": state}
     draw_curves({name: read_metrics(folder) for name, folder in runs.items()}, curves)
@@ -131,4 +212,8 @@ def copy_part(source: Path, target: Path) -> None:
 
 def use_cores() -> None:
     """As many threads as the job has cores."""
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
