@@ -145,7 +145,8 @@ def refusal_of(sidecar: Path) -> dict[str, str] | None:
 
 
 def forget(results: Path, row: Row) -> None:
-    """Delete the sidecars that refuse a row; its steps then run again, and its shard skips the other rows."""
+    """Delete the sidecars that refuse a row, and its shard's ledger, which is gathered again from the rows' entries:
+    its steps then run again, and its shard skips the other rows."""
     sidecars = [
         results / "portraits" / row.portrait_id / "crop.json",
         results / "audio" / row.audio_id / "loudness.json",
@@ -158,7 +159,7 @@ def forget(results: Path, row: Row) -> None:
         if refusal_of(home / leases.ENTRY):
             (home / leases.ENTRY).unlink()
             (home / leases.TRIES).unlink(missing_ok=True)
-            (home.parent.parent.with_suffix(".json")).unlink(missing_ok=True)
+            (home.parent.parent / "ledger.json").unlink(missing_ok=True)
 
 
 def train(options: argparse.Namespace) -> int:

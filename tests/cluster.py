@@ -62,7 +62,8 @@ MessageTimeout=10
 TCPTimeout=2
 AccountingStorageType=accounting_storage/none
 {nodes}
-PartitionName=gpu Nodes={names} Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes={names} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=urgent Nodes={names} MaxTime=INFINITE State=UP PriorityTier=10
 """
 WRAPPER = """#!/bin/sh
 export SLURM_CONF={folder}/slurm.conf
@@ -107,7 +108,12 @@ class Cluster:
         self._daemon("slurmctld", "slurmctld", "-D")
         for node in NODES:
             self.start_node(node)
-        self._wait(lambda: self.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(NODES), "slurmd")
+        self._wait(
+            lambda: self.ask("sinfo", "-h", "-N", "-p", "gpu", "-o", "%T").split() == ["idle"] * len(NODES), "slurmd"
+        )
+
+    def _is_idle(self) -> bool:
+        return self.ask("sinfo", "-h", "-N", "-p", "gpu", "-o", "%T").split() == ["idle"] * len(NODES)
 
     def _configure(self) -> None:
         host, address = socket.gethostname(), socket.gethostbyname(socket.gethostname())
@@ -194,6 +200,11 @@ class Cluster:
         """Let sbatch fail so often, as a busy controller's."""
         (self.folder / "refusals").write_text(str(times))
 
+    def preempt(self, seconds: float) -> None:
+        """Another job takes all GPUs of all nodes for a while, by a partition that goes before the others."""
+        words = ["--partition=urgent", f"--nodes={len(NODES)}", f"--gres=gpu:{GPUS}", "--output=/dev/null"]
+        assert self.ask("sbatch", *words, f"--wrap=sleep {seconds}")
+
     def submissions(self) -> int:
         """How often sbatch was accepted so far."""
         path = self.folder / "accepted"
@@ -238,7 +249,9 @@ class Cluster:
                 self.start_node(node)
         self.ask("scontrol", "update", f"nodename={','.join(NODES)}", "state=resume")
         self._wait(lambda: not self.queue(), "an empty queue")
-        self._wait(lambda: self.ask("sinfo", "-h", "-N", "-o", "%T").split() == ["idle"] * len(NODES), "slurmd")
+        self._wait(
+            lambda: self.ask("sinfo", "-h", "-N", "-p", "gpu", "-o", "%T").split() == ["idle"] * len(NODES), "slurmd"
+        )
 
     def stop(self) -> None:
         """End all that was started here, by its process id, and delete the folder."""

@@ -243,34 +243,57 @@ from trivial_training import train
 from linker.config import LaunchSettings
 from linker.crew import launch_job
 
-settings = LaunchSettings(cluster="slurm", gpus=1, nodes=2, cpus=1, memory_gb=1, time_min=1)
-launch_job(partial(train, folder=Path("training"), step_s=0.16), settings, Path("logs/training"), spread=True)
+settings = LaunchSettings(cluster="slurm", gpus=1, nodes=2, cpus=1, memory_gb=1, time_min=int(sys.argv[1]))
+task = partial(train, folder=Path("training"), step_s=float(sys.argv[2]))
+launch_job(task, settings, Path("logs/training"), spread=True)
 """
 
 
-def test_a_time_limit_in_mid_row_and_in_mid_training(shard: Shard) -> None:
-    """Both are queued again by themselves and go on: same frames, equal weights; draws and windows are made once. The
-    training is shared by two nodes."""
+def start_training(shard: Shard, time_min: int, step_s: float) -> subprocess.Popen[str]:
+    """A training job, shared by two nodes, and what waits for it, in the shard's results folder."""
+    env = {**shard.cluster.environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    words = [sys.executable, "-c", TRAINING, str(time_min), str(step_s)]
+    return subprocess.Popen(words, cwd=shard.results, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def both_went_on(shard: Shard, training: subprocess.Popen[str]) -> None:
+    """Same frames, equal weights; draws and windows are made once, but for the one window that was being made."""
     import torch
     from trivial_training import STEPS, train, weights_of
 
-    shard.rows(2)
-    env = {**shard.cluster.environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    words = [sys.executable, "-c", TRAINING]
-    with subprocess.Popen(words, cwd=shard.results, env=env, stderr=subprocess.PIPE, text=True) as training:
-        code, told = shard.run(1, time_min=1, TRIVIAL_S="18")
-        _, training_told = training.communicate(timeout=120)
-    assert code == 0, told
-    assert training.returncode == 0, training_told
+    _, told = training.communicate(timeout=120)
+    assert training.returncode == 0, told
     assert shard.frames() == undisturbed(shard)
     assert len(shard.windows()) <= 7
-    assert shard.cluster.submissions() == 2
     errors = "".join(path.read_text() for path in shard.results.glob("logs/**/*_log.out"))
     assert errors.count("Requeued job") >= 2
     train(shard.workshop.media, step_s=0, accumulate=2)
     torch.testing.assert_close(weights_of(shard.results / "training"), weights_of(shard.workshop.media))
     draws = (shard.results / "training" / "draws").read_text().split()
     assert sorted(map(int, draws)) == list(range(2 * STEPS))
+
+
+def test_a_time_limit_in_mid_row_and_in_mid_training(shard: Shard) -> None:
+    """Both are queued again by themselves and go on."""
+    shard.rows(2)
+    with start_training(shard, 1, 0.16) as training:
+        code, told = shard.run(1, time_min=1, TRIVIAL_S="18")
+        assert code == 0, told
+        both_went_on(shard, training)
+    assert shard.cluster.submissions() == 2
+
+
+def test_preempted_in_mid_row_and_in_mid_training(shard: Shard) -> None:
+    """Another partition's job takes the GPUs away; both are queued again and go on when it has ended."""
+    shard.rows(2)
+    with start_training(shard, 60, 0.1) as training:
+        head = shard.head(1, TRIVIAL_S="9")
+        wait_for(lambda: shard.windows() and (shard.results / "training" / "draws").exists())
+        shard.cluster.preempt(1)
+        _, told = head.communicate(timeout=120)
+        assert head.returncode == 0, told + shard.log()
+        both_went_on(shard, training)
+    assert shard.cluster.submissions() == 3  # the row's, the training's, and what took their place
 
 
 def test_an_outside_scancel_is_told_as_what_it_is(shard: Shard) -> None:
@@ -342,6 +365,31 @@ def test_sigterm_ends_after_the_rows_that_are_being_made(shard: Shard) -> None:
     assert shard.run(2)[0] == 0
     assert shard.frames() == undisturbed(shard)
     assert len(shard.windows()) == 18
+
+
+def test_retry_makes_the_chosen_refused_rows_again(workshop: Workshop, cluster: Cluster) -> None:
+    """A row that fitted nowhere is refused; `retry` of its kind makes it, alone, in a job of its own."""
+    for name in ("p.png", "s.wav"):
+        workshop.file(name, name)
+    manifest = workshop.manifest("r0,p.png,s.wav,", "r1,p.png,s.wav,")
+    words = [manifest, "--results", workshop.results, "--profile", "slurm", "--set", "launch.workers=1"]
+    words += [word for key in ("gpus", "cpus", "memory_gb") for word in ("--set", f"launch.{key}=1")]
+    env = {**cluster.environment(), "PYTHONPATH": str(workshop.root)}
+    first = workshop.call("run", *words, **env, TRIVIAL_FAULT="r1:memory")
+    assert first.returncode == 4, first.stderr
+    assert "r1: generate: does not fit into memory alone" in first.stderr
+    assert cluster.submissions() == 1
+    before = tree(workshop.results / "videos")
+    again = workshop.call("retry", *words, "--kind", "out_of_memory", **env)
+    assert again.returncode == 0, again.stderr
+    assert "retrying 1 refused rows" in again.stdout
+    assert cluster.submissions() == 2
+    assert workshop.made() == ["r0", "r1"]
+    assert "r1: generate" not in again.stderr
+    after = tree(workshop.results / "videos")
+    assert after.keys() - before.keys() == {"r1.mp4", "r1.json"}
+    assert {name: after[name] for name in before} == before
+    assert cluster.queue() == []
 
 
 def tree(folder: Path) -> dict[str, int]:

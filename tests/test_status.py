@@ -98,12 +98,12 @@ def test_forget_deletes_what_refuses_a_row_and_nothing_else(tmp_path: Path, mani
     for clip, refusal in (("a", REFUSAL), ("b", None)):
         write_json(ledger.parent / "rows" / clip / "entry.json", {"refusal": refusal})
         write_json(ledger.parent / "rows" / clip / "tries.json", {"starts": 3})
-    write_json(tmp_path / "shards" / "s000.json", {"rows": []})
+    write_json(ledger, {"rows": {}})
     forget(tmp_path, row)
     assert not crop.exists()
     assert (tmp_path / "audio" / row.audio_id / "loudness.json").exists()
     assert [path.parent.name for path in tmp_path.glob("shards/*/rows/*/*.json")] == ["b", "b"]
-    assert not (tmp_path / "shards" / "s000.json").exists()
+    assert not ledger.exists()
 
 
 def test_a_row_that_is_being_made_tells_by_whom_and_how_far(
