@@ -256,21 +256,22 @@ def start_training(shard: Shard, time_min: int, step_s: float) -> subprocess.Pop
     return subprocess.Popen(words, cwd=shard.results, env=env, stderr=subprocess.PIPE, text=True)
 
 
-def both_went_on(shard: Shard, training: subprocess.Popen[str]) -> None:
-    """Same frames, equal weights; draws and windows are made once, but for the one window that was being made."""
+def both_went_on(shard: Shard, training: subprocess.Popen[str], again: int) -> None:
+    """Same frames, equal weights; windows are made once, but for the one that was being made, draws but for `again`."""
     import torch
     from trivial_training import STEPS, train, weights_of
 
     _, told = training.communicate(timeout=120)
     assert training.returncode == 0, told
     assert shard.frames() == undisturbed(shard)
-    assert len(shard.windows()) <= 7
-    errors = "".join(path.read_text() for path in shard.results.glob("logs/**/*_log.out"))
-    assert errors.count("Requeued job") >= 2
+    assert len(shard.windows()) - len(set(shard.windows())) <= 1
+    for step in ("generate", "training"):
+        assert any("Requeued job" in path.read_text() for path in shard.results.glob(f"logs/{step}/**/*_log.out"))
     train(shard.workshop.media, step_s=0, accumulate=2)
     torch.testing.assert_close(weights_of(shard.results / "training"), weights_of(shard.workshop.media))
     draws = (shard.results / "training" / "draws").read_text().split()
-    assert sorted(map(int, draws)) == list(range(2 * STEPS))
+    assert set(map(int, draws)) == set(range(2 * STEPS))
+    assert len(draws) - 2 * STEPS <= again
 
 
 def test_a_time_limit_in_mid_row_and_in_mid_training(shard: Shard) -> None:
@@ -279,21 +280,23 @@ def test_a_time_limit_in_mid_row_and_in_mid_training(shard: Shard) -> None:
     with start_training(shard, 1, 0.16) as training:
         code, told = shard.run(1, time_min=1, TRIVIAL_S="18")
         assert code == 0, told
-        both_went_on(shard, training)
+        both_went_on(shard, training, again=0)
     assert shard.cluster.submissions() == 2
 
 
 def test_preempted_in_mid_row_and_in_mid_training(shard: Shard) -> None:
     """Another partition's job takes the GPUs away; both are queued again and go on when it has ended."""
-    shard.rows(2)
-    with start_training(shard, 60, 0.1) as training:
-        head = shard.head(1, TRIVIAL_S="9")
-        wait_for(lambda: shard.windows() and (shard.results / "training" / "draws").exists())
+    shard.rows(6)
+    with start_training(shard, 60, 0.05) as training:
+        wait_for((shard.results / "training" / "draws").exists, 120)
+        shard.cluster.preempt(1)
+        head = shard.head(1, TRIVIAL_S="3")
+        wait_for(lambda: shard.windows(), 120)
         shard.cluster.preempt(1)
         _, told = head.communicate(timeout=120)
         assert head.returncode == 0, told + shard.log()
-        both_went_on(shard, training)
-    assert shard.cluster.submissions() == 3  # the row's, the training's, and what took their place
+        both_went_on(shard, training, again=2)  # a step that one of the nodes had not finished
+    assert shard.cluster.submissions() == 4  # the row's, the training's, and what took their places
 
 
 def test_an_outside_scancel_is_told_as_what_it_is(shard: Shard) -> None:
