@@ -110,6 +110,8 @@ rule encode_footage:
 rule train_stage1:
     input:
         encoded=encoded_videos,
+        codec=part_config("codec"),
+        speech=part_config("speech"),
         start=start_card,
     output:
         stage1="training/stage1/lingualinker.json",
@@ -127,7 +129,7 @@ rule train_stage1:
         "train_stage1"
     shell:
         "python -P -m linker.cli train_stage1 --log {log:q} --encoded {input.encoded:q} --stage1 {output.stage1:q}"
-        " --settings {params.settings:q} --start {input.start:q}"
+        " --codec {input.codec:q} --speech {input.speech:q} --settings {params.settings:q} --start {input.start:q}"
 
 
 rule train_stage2:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import TINY
 from torch import Tensor, nn
 
 from linker.config import TrainSettings
 from linker.engine import load_engine
+from linker.media import probe, read_frames
 from linker.model.architecture import Architecture
 from linker.model.lingualinker import LinguaLinker
 from linker.train import steps
@@ -205,7 +207,7 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     steps.train_codec(videos, codec, settings)
     steps.train_speech(speech, settings)
     steps.encode_videos(videos, codec, speech, encoded)
-    steps.train_stage1(encoded, stage1, settings, [])
+    steps.train_stage1(encoded, stage1, codec, speech, settings, [])
     steps.train_stage2(encoded, stage1, codec, speech, weights, record, curves, settings)
     from linker.config import GenerateSettings
 
@@ -216,3 +218,9 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     assert card["record"] == record.name
     assert set(told["parts"]) == {"codec", "speech", "stage1", "stage2"}
     assert curves.stat().st_size > 10_000
+    samples = tmp_path / "stage2" / "samples"
+    with Image.open(samples / "0000001.png") as grid:
+        assert grid.size == (6 * 256, 2 * steps.HELD_OUT * 256)
+    (film, *_) = sorted(samples.glob("*.mp4"))
+    assert probe(film).audio is not None
+    assert len(list(read_frames(film))) == 24

@@ -95,11 +95,11 @@ def test_both_stages_train_on_shards_from_a_checkpoint(shards: Path, tmp_path: P
         assert arrays["speech"].shape == (20, TINY.speech_dim)
         assert arrays["masks"].shape == (20, 3, TINY.latent_px, TINY.latent_px)
     assert [path.name for path in (encoded.parent / "held_out").glob("*.npz")] == ["carl-00000001-0000.npz"]
-    steps.train_stage1(encoded, stage1, settings, [start])
     weights, codec, speech = (
         tmp_path / "base/lingualinker.json",
         *(start.parent / part / "config.json" for part in ("codec", "speech")),
     )
+    steps.train_stage1(encoded, stage1, codec, speech, settings, [start])
     beside = [weights.with_name(name) for name in ("record.json", "curves.png")]
     steps.train_stage2(encoded, stage1, codec, speech, weights, *beside, settings)
     engine = load_engine(GenerateSettings(weights=str(weights.parent)))

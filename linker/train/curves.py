@@ -1,4 +1,4 @@
-"""The curves of a training as one picture: a row for each run, a column for each kind of measure."""
+"""The curves of a training as one picture: a row for each run, a panel for each kind of measure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from linker.records import atomic
 
-COLUMNS = ("loss", "region", "noise", "gate", "measured", "gradient", "seconds")
+KINDS = ("loss", "region", "noise", "gate", "measured", "gradient", "seconds")
 KIND = {"loss": "loss", "alpha": "gate", "grad_norm": "gradient", "step_s": "seconds", "data_s": "seconds"}
 TITLES = {
     "region": "error by region",
@@ -17,7 +17,7 @@ TITLES = {
     "gate": "alpha and gate",
     "seconds": "seconds a step",
 }
-UNSEEN = ("step", "hours", "rate", "data_share")
+UNSEEN = ("step", "hours", "rate", "data_share", "frames_per_s")
 POINTS = 100  # of a smoothed curve in the picture
 Lines = list[dict[str, float]]
 
@@ -27,22 +27,23 @@ def draw_curves(runs: dict[str, Lines], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = {name: lines for name, lines in runs.items() if lines}
-    columns = [kind for kind in COLUMNS if any(kinds_of(lines).get(kind) for lines in shown.values())]
-    figure = Figure((3.4 * max(len(columns), 1), 2.6 * max(len(shown), 1)), layout="constrained")
-    grid = figure.subplots(max(len(shown), 1), max(len(columns), 1), squeeze=False)
-    for row, (name, lines) in enumerate(shown.items()):
-        for column, kind in enumerate(columns):
-            _draw(grid[row][column], lines, kinds_of(lines).get(kind, []))
-            grid[row][column].set_title(TITLES.get(kind, kind) if row == 0 else "", fontsize=9)
-        grid[row][0].set_ylabel(name)
+    shown = {name: kinds_of(lines) for name, lines in runs.items() if lines}
+    rows, columns = max(len(shown), 1), max((len(kinds) for kinds in shown.values()), default=1)
+    figure = Figure((3.4 * columns, 2.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_visible(False)
+    for row, (name, kinds) in enumerate(shown.items()):
+        for column, kind in enumerate(kind for kind in KINDS if kind in kinds):
+            _draw(grid[row][column], runs[name], kinds[kind])
+            grid[row][column].set_title(f"{name}: {TITLES.get(kind, kind)}", fontsize=9)
     FigureCanvasAgg(figure)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
 
 def kinds_of(lines: Lines) -> dict[str, list[str]]:
-    """The names that were measured, by column."""
+    """The names that were measured, by kind."""
     found: dict[str, list[str]] = {}
     for name in sorted({name for line in lines for name in line} - set(UNSEEN)):
         kind = name.partition("/")[0]
@@ -52,12 +53,12 @@ def kinds_of(lines: Lines) -> dict[str, list[str]]:
 
 
 def _draw(axes: Any, lines: Lines, names: list[str]) -> None:
+    axes.set_visible(True)
     axes.tick_params(labelsize=7)
-    axes.set_visible(bool(names))
     for name in names:
         steps, values = thinned(lines, name, POINTS)
-        axes.plot(steps, values, linewidth=1.1, label=name.partition("/")[2] or name)
-    if len(names) > 1:
+        axes.plot(steps, values, linewidth=1.1, label=name.removeprefix("region/").removeprefix("noise/"))
+    if names not in (["loss"], ["grad_norm"]):
         axes.legend(fontsize=6, frameon=False)
 
 

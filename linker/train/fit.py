@@ -171,7 +171,8 @@ class Run:
         if not journal:
             return
         if "data_s" in joint:
-            joint["data_share"] = joint["data_s"] / joint["step_s"]
+            joint["data_share"] = joint["data_s"] * self.plan.accumulate / joint["step_s"]
+            joint["frames_per_s"] = joint.pop("frames") * len(self.draws()) / joint["step_s"]
         journal.write(self.step, joint | {"hours": self.seconds / 3600})
         left_min = (self.plan.steps - self.step) * joint["step_s"] / 60
         done = f"{self.folder.name} {self.step}/{self.plan.steps}"

@@ -36,6 +36,7 @@ def part_of(folder: Path) -> dict[str, Any]:
     return {
         "steps": lines[-1]["step"],
         "hours": lines[-1]["hours"],
+        **{name: lines[-1][name] for name in ("frames_per_s", "data_share") if name in lines[-1]},
         **read_json(folder / MACHINE),
         "curves": curves_of(lines),
     }

@@ -21,6 +21,7 @@ from linker.records import atomic
 from linker.synth.speech import random_speech
 from linker.synth.visemes import N_VISEMES, viseme_classes
 from linker.train.fit import Plan, fit
+from linker.train.ranks import Ranks, mixed, training_dtype
 
 PHASES = 4  # of each band of the first layer; half-wave rectified, four phases add up to its magnitude
 CROP_S = 2.0
@@ -86,17 +87,18 @@ def train_speech(folder: Path, encoder: Path, count: int, steps: int, batch: int
     pool = np.load(pool_file)
     samples, classes = torch.from_numpy(pool["samples"]), torch.from_numpy(pool["classes"]).long()
     torch.manual_seed(0)
-    listener = Listener()
+    device = Ranks.join().device
+    listener = Listener().to(device)
 
-    def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = torch.Generator().manual_seed(step)
+    def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
+        rng = torch.Generator().manual_seed(number)
         rows = torch.randint(len(samples), (batch,), generator=rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = listener(samples[rows].float()).float()
-        target = classes[rows][:, : logits.shape[1]]
+        with mixed(device, training_dtype("auto", device)):
+            logits = listener(samples[rows].float().to(device)).float()
+        target = classes[rows][:, : logits.shape[1]].to(device)
         loss = F.cross_entropy(logits[:, : target.shape[1]].flatten(0, 1), target.flatten())
         right = (logits.argmax(-1)[:, : target.shape[1]] == target).float().mean().item()
         return loss, {"accuracy": right}
 
-    fit(listener, loss_of_step, Plan(steps=steps, learning_rate=1e-3, warmup=100, ema=0.995), folder)
+    fit(listener, loss_of_draw, Plan(steps=steps, learning_rate=1e-3, warmup=100, ema=0.995), folder)
     listener.encoder.save_pretrained(encoder)

@@ -16,11 +16,12 @@ from linker.model.lingualinker import LinguaLinker
 from linker.model.unet import Conditions
 from linker.train.ahead import Ahead
 from linker.train.dataset import Batch, Windows
-from linker.train.fit import Plan, Show, fit
+from linker.train.fit import Plan, fit
 from linker.train.gates import watched
 from linker.train.losses import Noising, evened, region_loss
 from linker.train.presets import chosen
 from linker.train.ranks import Ranks, mixed, training_dtype
+from linker.train.samples import shower
 
 NEW_IN_STAGE_2 = ("*motion_modules*", "*.norm2.*attn2*", "*attn2*", "*.gate.*", "audio.*")
 
@@ -122,12 +123,16 @@ def batch_conditions(model: LinguaLinker, batch: Batch, single: bool) -> Conditi
 
 
 def train_stage(
-    model: LinguaLinker, stage: Stage, cache: Path, folder: Path, show: Show | None = None, data: str = ""
+    model: LinguaLinker, stage: Stage, cache: Path, folder: Path, parts: Path | None = None, data: str = ""
 ) -> None:
-    """Run a stage on the encoded videos in `cache`; a killed run continues from `folder`."""
+    """Run a stage on the encoded videos in `cache`; a killed run continues from `folder`. With the folder that holds
+    their codec and speech encoder in `parts`, it shows what it makes of the videos in `cache`/held_out."""
     ranks = Ranks.join()
     choose_parameters(model, stage)
     model.to(ranks.device)
+    show = None
+    if parts and stage.plan.show_every and ranks.is_first:
+        show = shower(model, cache / "held_out", parts, folder, training_dtype(stage.dtype, ranks.device))
     model.reference.checkpointing = model.denoising.checkpointing = stage.checkpointing
     windows, noising = Windows(cache, model.arch), Noising(ranks.device)
     print(f"{stage.name}: {len(windows.latents)} videos, {stage.plan.steps} steps, {ranks.count} x", file=sys.stderr)
@@ -137,7 +142,8 @@ def train_stage(
         def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
             drawn = draws(number)
             loss, parts = stage_loss(model, stage, noising, drawn, ranks.device)
-            return loss, parts | gates.tell() | {"data_s": draws.waited_s}
+            told = {"data_s": draws.waited_s, "frames": stage.batch * stage.frames}
+            return loss, parts | gates.tell() | told
 
         def names_of_draw(number: int) -> list[str]:
             return windows.videos_of(number, stage.batch, stage.seed)

@@ -37,11 +37,13 @@ from linker.train.record import write_record
 from linker.train.stages import stage_1, stage_2, train_stage
 
 HELD_OUT = 4  # videos that samples are made of, and that are not trained on
+HELD_OUT_SEED = 100_000_000  # of the first one that is drawn
 
 
 def draw_videos(videos: Path, settings: TrainSettings) -> None:
     """Draw and speak the training videos into the folder of the listing `videos`."""
     draw_range(videos.parent, settings.videos, settings.data_seed)
+    draw_range(videos.parent.with_name("encoded") / "held_out", HELD_OUT, HELD_OUT_SEED + settings.data_seed)
     write_json(videos, {"videos": settings.videos, "first_seed": settings.data_seed})
 
 
@@ -92,9 +94,7 @@ def encode_footage(shards: list[Path], start: Path, encoded: Path) -> None:
     if not usable:
         why = skipped[0] if skipped else "there is no train-*.tar with a segment"
         raise EnvironmentError(f"train.shards: no segment can be used ({why}); `linker curate` writes them")
-    write_json(
-        encoded, {"segments": usable, "skipped": skipped, "made_of": hashlib.sha256(made_of.encode()).hexdigest()}
-    )
+    write_json(encoded, {"segments": usable, "skipped": skipped, "made_of": made_of})
 
 
 def encode_segments(
@@ -140,14 +140,16 @@ def keep_held_out(segments: list[Segment], arch: Architecture, folder: Path) -> 
                 np.savez(temporary, samples=found.samples, masks=found.masks)
 
 
-def train_stage1(encoded: Path, stage1: Path, settings: TrainSettings, start: list[Path]) -> None:
+def train_stage1(
+    encoded: Path, stage1: Path, codec: Path, speech: Path, settings: TrainSettings, start: list[Path]
+) -> None:
     """Stage 1: both nets on single frames, from nothing or from the checkpoint whose card is `start`. `stage1` is the
     finished stage's card."""
     use_cores()
     torch.manual_seed(settings.seed)
     model = LinguaLinker.from_pretrained(start[0].parent) if start else LinguaLinker(architecture(encoded))
     data = " ".join(sha256_file(path) for path in (encoded, *start))
-    train_stage(model.train(), stage_1(settings), encoded.parent, stage1.parent, data=data)
+    train_stage(model.train(), stage_1(settings), encoded.parent, stage1.parent, codec.parent.parent, data)
     if Ranks.join().is_first:
         model.save_pretrained(stage1.parent, {"stage": 1}, torch.float32)
 
@@ -167,7 +169,7 @@ def train_stage2(
     use_cores()
     model = LinguaLinker.from_pretrained(stage1.parent).train()
     state, data = weights.parent.with_name("stage2"), f"{sha256_file(encoded)} {sha256_file(stage1)}"
-    train_stage(model, stage_2(settings), encoded.parent, state, data=data)
+    train_stage(model, stage_2(settings), encoded.parent, state, codec.parent.parent, data)
     if not Ranks.join().is_first:
         return
     tiny = codec.parent.with_name("tiny")

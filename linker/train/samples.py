@@ -1,0 +1,141 @@
+"""What a net in training makes of people it is not trained on: a grid and short videos, through the real sampler."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from linker.backends import load_codec, load_speech_encoder
+from linker.config import FPS, PRESETS, SAMPLE_RATE_HZ, GenerateSettings
+from linker.encode import Target, encode
+from linker.engine import Engine, Recipe
+from linker.media import write_wav
+from linker.model.audio_context import encode_speech
+from linker.model.codec import encode_frames
+from linker.model.lingualinker import LinguaLinker
+from linker.model.masks import background_of
+from linker.model.sample import ClipConditions, Sampling, Windows, preceding_frames, sample_windows
+from linker.records import atomic
+from linker.train.codec import frame_files
+from linker.train.dataset import union
+from linker.train.fit import Show
+from linker.train.journal import Journal
+
+WINDOWS = 2  # of each video
+SHOWN = 6  # frames of each video in the grid
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A video that is not trained on: its first frames (T, S, S, 3), its region masks (3, h, w), its speech (T, D), and
+    the same speech to be heard."""
+
+    name: str
+    frames: np.ndarray
+    masks: Tensor
+    speech: Tensor
+    wav: Path
+
+
+def shower(model: LinguaLinker, held_out: Path, parts: Path, folder: Path, dtype: torch.dtype) -> Show | None:
+    """What shows the state of `model` in `folder`/samples, by the videos in `held_out` and the codec and speech encoder
+    in `parts`; None where nothing is held out."""
+    device, frames = next(model.parameters()).device, WINDOWS * model.arch.window
+    engine = engine_of(model, parts, device, dtype)
+    files = [path for path in frame_files(held_out) if len(np.load(path, mmap_mode="r")) >= frames]
+    videos = [read_held_out(path, frames, engine, folder / "samples") for path in files]
+    if not videos:
+        print(f"no samples are shown: {held_out} holds no video of {frames} frames", file=sys.stderr)
+        return None
+
+    def show(step: int, journal: Journal) -> None:
+        made = [sampled(video, engine) for video in videos]
+        for video, frames in zip(videos, made, strict=True):
+            target = Target(folder / "samples" / f"{step:07d}-{video.name}.mp4", size_of(frames), crf=18)
+            encode(np.concatenate([video.frames, frames], axis=2), [target], video.wav, len(frames))
+        grid = grid_of(videos, made)
+        with atomic(folder / "samples" / f"{step:07d}.png") as temporary:
+            Image.fromarray(grid).save(temporary)
+        journal.show(step, "samples", grid)
+
+    return show
+
+
+def engine_of(model: LinguaLinker, parts: Path, device: torch.device, dtype: torch.dtype) -> Engine:
+    """The net in training, as generation uses a finished one."""
+    codec = load_codec(parts / "codec", model.arch.latent_channels).to(device).to(memory_format=torch.channels_last)
+    speech = load_speech_encoder(parts / "speech", model.arch.speech_dim).to(device)
+    recipe = Recipe(parts, "", model.arch, device, dtype, 1, GenerateSettings())
+    return Engine(recipe, model, codec.requires_grad_(False), speech.requires_grad_(False))
+
+
+@torch.no_grad()
+def read_held_out(path: Path, frames: int, engine: Engine, folder: Path) -> HeldOut:
+    """The first frames of a video, and their sound as a file in `folder`."""
+    name = path.name.removesuffix(".frames.npy")
+    with np.load(path.with_name(f"{name}.npz")) as truth:
+        masks = union(truth["masks"][:frames].astype(np.float32))
+        samples = truth["samples"].astype(np.float32)[: frames * SAMPLE_RATE_HZ // FPS]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_wav(folder / f"{name}.wav", samples, SAMPLE_RATE_HZ)
+    speech = encode_speech(engine.speech, samples, frames)[0]
+    shown = np.array(np.load(path, mmap_mode="r")[:frames])
+    return HeldOut(name, shown, torch.from_numpy(masks).to(engine.device), speech, folder / f"{name}.wav")
+
+
+@torch.no_grad()
+def sampled(video: HeldOut, engine: Engine) -> np.ndarray:
+    """The video as the net makes it of its first frame and its speech, (T, S, S, 3) uint8."""
+    model, arch = engine.model, engine.model.arch
+    preset = PRESETS["base" if arch.size == "base" else "mini"]["balanced"]
+    how = Sampling(preset.steps, preset.guidance_scale, preset.sampler)
+    with engine.coding():
+        portrait = model.normalise(encode_frames(engine.codec, video.frames[:1]))
+    conditions = clip_conditions(portrait, video, engine)
+    reach, previous, pictures = arch.audio_context // 2, None, []
+    for number in range(WINDOWS):
+        heard = torch.arange(number * arch.window - reach, (number + 1) * arch.window + reach)
+        window = Windows(
+            numbers=(number,),
+            seeds=(0,),
+            speech=video.speech[heard.clamp(0, len(video.speech) - 1)][None],
+            preceding=preceding_frames(model, conditions.still, previous),
+        )
+        with engine.autocast():
+            previous = sample_windows(model, conditions, window, how).float()
+        pictures.append(engine.pictures(model.from_change(previous[0], portrait), "codec"))
+    return np.concatenate(pictures)
+
+
+def clip_conditions(portrait: Tensor, video: HeldOut, engine: Engine) -> ClipConditions:
+    """What the net is told through the whole video."""
+    model = engine.model
+    with engine.autocast():
+        still, seen = model.to_change(portrait, portrait), model.read_portrait(portrait)
+    return ClipConditions(
+        still=still,
+        reference=seen,
+        masks=model.mask_pyramid(video.masks[None]),
+        scales=torch.ones(1, 3, device=engine.device),
+        background=background_of(video.masks, model.arch.latent_px).to(engine.device),
+    )
+
+
+def size_of(frames: np.ndarray) -> tuple[int, int]:
+    """Of the truth and what is made, side by side."""
+    return 2 * frames.shape[2], frames.shape[1]
+
+
+def grid_of(videos: list[HeldOut], made: list[np.ndarray]) -> np.ndarray:
+    """Two rows a video, its frames and those that were made of them, (H, W, 3) uint8; the first is the portrait."""
+    rows = []
+    for video, frames in zip(videos, made, strict=True):
+        chosen = np.linspace(0, len(frames) - 1, SHOWN).round().astype(int)
+        rows += [np.concatenate(list(shown[chosen]), axis=1) for shown in (video.frames, frames)]
+    return np.concatenate(rows)
