@@ -27,7 +27,7 @@ from linker.model.critic import SyncCritic, load_critic
 from linker.synth.defects import DEFECTS, PER_FRAME, Footage, plant
 from linker.ticks import read_sound, ticks
 
-KINDS = ("hard_cut", "hand", "thing", "flicker", "shift_5", "shift_8", "shift_-8", "other_voice")
+KINDS = ("hard_cut", "hand", "thing", "mask", "flicker", "shift_5", "shift_8", "shift_-8", "other_voice")
 
 
 def filmed(video: Path, measures: Measures, seconds: float) -> Footage:

@@ -158,6 +158,40 @@ def test_what_covers_a_face_is_found_with_its_frames() -> None:
     assert judge_occlusion("v", WHOLE, measures(tiles=lit), SETTINGS).kept
 
 
+def faces(cloth: tuple[int, int, int] | None, lips: float) -> np.ndarray:
+    """Tiles (100, 1, 32, 32, 3) of a face in a camera's noise, its lower half under a cloth or not; `lips` open and
+    close by so many pixels."""
+    tiles = np.tile(np.array([200, 160, 140], float), (100, 32, 32, 1))
+    rows, columns = np.mgrid[:32, :32]
+    for frame, tile in enumerate(tiles):
+        high = 2 + lips * abs(np.sin(frame / 4))
+        tile[((columns - 15.5) / 5) ** 2 + ((rows - 22) / high) ** 2 < 1] = (150, 60, 70)
+        tile[rows > 16] = cloth if cloth else tile[rows > 16]
+    noisy = tiles + np.random.default_rng(3).normal(0, 3, tiles.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8)[:, None]
+
+
+@pytest.mark.parametrize("cloth", [(120, 170, 205), (238, 238, 240), (28, 28, 32), (150, 40, 60), (205, 165, 145)])
+def test_a_mask_worn_throughout_is_found(cloth: tuple[int, int, int]) -> None:
+    verdict = judge_occlusion("v", WHOLE, measures(tiles=faces(cloth, 0)), SETTINGS)
+    assert (verdict.kept, verdict.kind, verdict.frames) == (False, "worn", [[0, 100]])
+    assert verdict.score == pytest.approx(0.35, abs=0.02)
+
+
+@pytest.mark.parametrize("lips", [0, 3])
+def test_lips_that_speak_or_rest_are_no_mask(lips: float) -> None:
+    verdict = judge_occlusion("v", WHOLE, measures(tiles=faces(None, lips)), SETTINGS)
+    assert verdict.measured["worn"] == 0
+
+
+def test_a_mouth_that_moves_without_lips_is_no_mask() -> None:
+    """A bearded or dark face shows no lips at this size; its mouth moves all the same."""
+    tiles = faces((90, 70, 60), 0).astype(int)
+    tiles[:, 0, 20:25, 12:20] += (12 * np.sin(np.arange(100) / 3)).astype(int)[:, None, None, None]
+    verdict = judge_occlusion("v", WHOLE, measures(tiles=np.clip(tiles, 0, 255).astype(np.uint8)), SETTINGS)
+    assert verdict.measured["worn"] == 0
+
+
 def test_a_lost_face_and_a_leaving_one_are_occlusions() -> None:
     points = measures().points.copy()
     points[30:40] = np.nan

@@ -32,7 +32,7 @@ CRF = 20  # of the drawn videos, as footage mostly comes
 # What a fault rightly shows to other stages too: covered lips say nothing, a cut is also a leap, and so on.
 ALSO = {
     "hand": ("sync", "scene"), "microphone": ("sync", "scene"), "thing": ("sync", "scene", "coherence"),
-    "caption": ("sync", "scene"), "leaving": ("cut", "scene", "sync", "coherence"),
+    "caption": ("sync", "scene"), "mask": ("sync", "scene"), "leaving": ("cut", "scene", "sync", "coherence"),
     "hard_cut": ("occlusion", "sync", "coherence", "cut"), "jump_cut": ("occlusion", "coherence", "sync"),
     "fade": ("occlusion", "sync", "coherence"), "dissolve": ("occlusion", "sync", "coherence"),
     "flicker": ("scene",), "shake": ("scene", "occlusion", "sync"), "passer_by": ("scene", "occlusion"),

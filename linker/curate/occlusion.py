@@ -2,7 +2,8 @@
 
 A face is compared with itself: put upright into a small tile, most of its places keep their colour while it talks.
 What covers it is found as places that leave their usual range together, for several frames; hands are also found by
-their own detector.
+their own detector. What is worn throughout is the face's usual look: it is found as a lower half that shows no lips and
+moves no more than the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 from linker.config import CurateSettings
-from linker.curate.faces import heights_px, restored
+from linker.curate.faces import TILE_PX, heights_px, restored
 from linker.curate.measure import EVERY, Measures
 from linker.curate.verdicts import Segment, Verdict, stretches, sustained
 from linker.landmarks import OVAL
@@ -25,6 +26,8 @@ UNLIKE, LESS_ALIKE = 0.4, 0.3  # local correlation with the usual look; how far 
 FLAT = 9.0  # variance of grey levels that counts as no structure
 HAND_CHANGES = 0.03  # share of the face that a hand before it changes at least: the detector also sees hands in faces
 USUAL = 3.5  # robust deviations that a place stays within
+WORN_STILL = 1.5  # times the motion of forehead and cheeks: a mouth that speaks moves more
+WORN_PLAIN = 4.5  # CIELAB distance of colour within the lower half of a face: lips are further from the skin
 OUTSIDE = 0.02  # of the face's width beyond the picture's edge that counts as leaving
 
 
@@ -36,6 +39,7 @@ def judge_occlusion(video: str, segment: Segment, measures: Measures, settings: 
         "missing": missing(measures, segment),
         "hand": hand_over(measures, segment) * (change > HAND_CHANGES),
         "leaving": leaving(measures, segment),
+        "worn": worn(measures, segment),
     }
     held = {name: sustained(figure, HOLD) for name, figure in figures.items()}
     peaks = {name: round(float(figure.max()), 4) for name, figure in held.items()}
@@ -62,6 +66,7 @@ _WORDS = {
     "missing": "the face is lost",
     "hand": "a hand covers {:.0%} of the face",
     "leaving": "{:.0%} of the face is outside the picture",
+    "worn": "a mask or scarf hides the mouth throughout, {:.0%} of the face",
 }
 
 
@@ -132,6 +137,42 @@ def _face_cells() -> np.ndarray:
 
 
 _FACE = _face_cells()
+
+
+def worn(measures: Measures, segment: Segment) -> np.ndarray:
+    """(T,) share of the face that something worn throughout hides, 0 where mouth or lips are seen: the lower half is of
+    one colour, and the place of the mouth hardly changes more than forehead, nose and cheeks do."""
+    assert segment.slot is not None
+    seen = missing(measures, segment) == 0
+    share = np.zeros(len(seen), np.float32)
+    if seen.sum() >= 2 * HOLD:
+        still, plain = mouth_motion(measures.tiles[segment.span, segment.slot][seen])
+        share[seen] = _LOW.sum() / _OVAL.sum() if still < WORN_STILL and plain < WORN_PLAIN else 0
+    return share
+
+
+def mouth_motion(tiles: np.ndarray) -> tuple[float, float]:
+    """How much of a mouth uint8 (T, 32, 32, 3) show: the change over time at its place, as a multiple of that on
+    forehead, nose and cheeks; and how far colours of the lower half lie from its middle (90th percentile, CIELAB)."""
+    lab = np.stack([cv2.cvtColor(tile.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for tile in tiles])
+    usual = np.median(lab, 0)
+    lab = lab - np.median((lab - usual)[:, _OVAL], 1)[:, None, None]  # the light of the whole face may change
+    change = np.sqrt(np.square(lab - np.median(lab, 0)).sum(-1).mean(0))
+    still = float(np.percentile(change[_MOUTH], 75) / max(float(np.median(change[_CALM])), 0.5))
+    colours = usual[_LOW][:, 1:]
+    return still, float(np.percentile(np.linalg.norm(colours - np.median(colours, 0), axis=1), 90))
+
+
+def _parts() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of a tile, (32, 32) bool: the face's oval, its lower half, the mouth's place, and what speech leaves alone."""
+    rows, columns = np.mgrid[:TILE_PX, :TILE_PX] + 0.5
+    oval = ((columns - 16) / 9.2) ** 2 + ((rows - 16.4) / 11.2) ** 2 < 1
+    mouth = oval & (np.abs(columns - 16) < 5) & (rows > 19) & (rows < 26)
+    calm = oval & ((rows < 8) | ((rows > 11.5) & (rows < 18) & (np.abs(columns - 16) < 8)))
+    return oval, oval & (rows > 18.5), mouth, calm
+
+
+_OVAL, _LOW, _MOUTH, _CALM = _parts()
 
 
 def hand_over(measures: Measures, segment: Segment) -> np.ndarray:

@@ -82,6 +82,43 @@ def leaving(footage: Footage, other: Footage, strength: float, rng: np.random.Ge
     return replace(footage, frames=frames, touched=(first, last))
 
 
+MASKS = ((120, 170, 205), (236, 238, 240), (28, 28, 32), (205, 160, 135), (150, 40, 60))  # surgical to scarf
+
+
+def mask(footage: Footage, other: Footage, strength: float, rng: np.random.Generator) -> Footage:
+    """A surgical mask or a scarf worn throughout, plain, pleated or patterned: from the chin up to the mouth's corners
+    at 0, to the eyes at 1."""
+    colour = np.clip(np.array(MASKS[rng.integers(len(MASKS))]) + rng.uniform(-18, 18, 3), 0, 255)
+    cloth = _cloth(colour, ("plain", "pleats", "pattern")[rng.integers(3)], rng)
+    frames = footage.frames.copy()
+    for frame, box in zip(frames, footage.face, strict=True):
+        _draw_mask(frame, box.astype(np.float64), cloth, 0.64 - 0.24 * strength)
+    return replace(footage, frames=frames, touched=(0, len(frames)))
+
+
+def _cloth(colour: NDArray[np.float64], kind: str, rng: np.random.Generator) -> Frames:
+    """A square of cloth, (64, 64, 3), darker to its sides."""
+    rows, columns = np.mgrid[:64, :64]
+    light = 1 - 0.25 * ((columns - 32) / 32) ** 2 + 0.02 * rng.standard_normal((64, 64))
+    if kind == "pleats":
+        light = light - 0.12 * (rows % 16 < 3)
+    if kind == "pattern":
+        light = light * (1 + 0.3 * np.sign(np.sin(rows / rng.uniform(2, 5)) * np.sin(columns / rng.uniform(2, 5))))
+    return np.clip(colour * light[..., None], 0, 255).astype(np.uint8)
+
+
+def _draw_mask(frame: Frames, box: NDArray[np.float64], cloth: Frames, top: float) -> None:
+    """The cloth over a face's oval from `top` (share of its height) down to the chin, in place."""
+    x0, y0, x1, y1 = (round(float(v)) for v in box)
+    low, size = round(y0 + top * (y1 - y0)), (max(x1 - x0, 1), max(y1 - y0, 1))
+    shape = np.zeros(frame.shape[:2], np.uint8)
+    cv2.ellipse(shape, ((x0 + x1) // 2, (y0 + y1) // 2), (size[0] // 2 + 1, size[1] // 2 + 2), 0, 0, 360, 255, -1)
+    shape[: max(low, 0)] = 0
+    laid = cv2.warpAffine(cloth, np.array([[size[0] / 64, 0, x0], [0, size[1] / 64, y0]]), frame.shape[1::-1])
+    weight = cv2.GaussianBlur(shape, (3, 3), 0)[..., None] / 255.0
+    frame[:] = (frame * (1 - weight) + laid * weight).astype(np.uint8)
+
+
 def _covered(
     footage: Footage, strength: float, rng: np.random.Generator,
     draw: Callable[[Frames, NDArray[np.float64]], None], where: tuple[float, float],
@@ -346,7 +383,7 @@ def _middle(footage: Footage, rng: np.random.Generator) -> int:
 
 DEFECTS: dict[str, tuple[str, Plant]] = {
     "hand": ("occlusion", hand), "microphone": ("occlusion", microphone), "thing": ("occlusion", thing),
-    "caption": ("occlusion", caption), "leaving": ("occlusion", leaving),
+    "caption": ("occlusion", caption), "leaving": ("occlusion", leaving), "mask": ("occlusion", mask),
     "hard_cut": ("scene", hard_cut), "jump_cut": ("scene", jump_cut), "fade": ("scene", fade),
     "dissolve": ("scene", dissolve),
     "late_sound": ("sync", late_sound), "other_voice": ("sync", other_voice), "silence": ("sync", silence),
