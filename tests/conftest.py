@@ -42,6 +42,9 @@ class Workshop:
         (self.root / "linker").mkdir()
         for path in (ROOT / "linker").glob("*.py"):
             shutil.copy(path, self.root / "linker")
+        (self.root / "linker" / "train").mkdir()
+        for name in ("__init__", "presets"):  # of the training, all that the command line and the rules themselves load
+            shutil.copy(ROOT / "linker" / "train" / f"{name}.py", self.root / "linker" / "train")
         shutil.copy(ROOT / "tests" / "trivial.py", self.root / "linker" / "trivial.py")
         for module, names in TRIVIAL.items():
             (self.root / "linker" / f"{module}.py").write_text(f"from linker.trivial import {', '.join(names)}\n")
