@@ -10,7 +10,7 @@ from typing import Any
 
 from linker.errors import EnvironmentError
 
-CODECS = ("AutoencoderDC", "AutoencoderKL", "AutoencoderTiny")
+CODECS = ("MotionCodec", "AutoencoderDC", "AutoencoderKL", "AutoencoderTiny")
 _WHISPER_FILES = {"large": "large-v3", "turbo": "large-v3-turbo"}  # names whose file is called otherwise
 
 
@@ -57,14 +57,16 @@ def whisper_folder() -> Path:
     return Path(os.environ.get("LINKER_WHISPER_DIR") or Path(cache) / "whisper")
 
 
-def load_codec(folder: Path, channels: int | None = None) -> Any:
-    """The image codec of a checkpoint: a diffusers folder whose config names its class; safetensors only.
+def load_codec(folder: Path, own: Any, channels: int | None = None) -> Any:
+    """The image codec of a checkpoint: a diffusers folder whose config names its class, one of theirs or the project's
+    `own`; safetensors only.
 
     Raises EnvironmentError where it is not whole, or its latents have not the `channels` that the nets need.
     """
     import diffusers
 
-    kind = getattr(diffusers, check_codec(folder, channels))
+    name = check_codec(folder, channels)
+    kind = own if name == own.__name__ else getattr(diffusers, name)
     return _of_width(_loaded(kind, folder), folder, "latent_channels", channels)
 
 

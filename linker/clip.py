@@ -18,7 +18,7 @@ from linker.drift import Guard
 from linker.engine import Engine, code_hash, name_of
 from linker.media import Undecodable, WavSamples
 from linker.model.audio_context import SpeechTrack, speech_chunks
-from linker.model.codec import encode_frames
+from linker.model.codec import Portrait
 from linker.model.layers import KeyValue
 from linker.model.masks import background_of, ranged_masks
 from linker.model.sample import ClipConditions, Sampling, Windows, preceding_frames, window_count
@@ -37,7 +37,7 @@ class Clip:
     engine: Engine
     preset: Preset
     frames: int
-    portrait: Tensor
+    portrait: Portrait
     conditions: ClipConditions
     speech: SpeechTrack
     kept: Path
@@ -87,8 +87,8 @@ class Clip:
     @torch.inference_mode()
     def start_of_next(self, window: int, latents_1FChw: Tensor) -> Tensor | None:
         """What the window after `window` begins with: the end of that one, or, where it has drifted, the portrait."""
-        change = latents_1FChw[0, -1:].to(self.engine.device)
-        shown = self.engine.pictures(self.engine.model.from_change(change, self.portrait), self.preset.decoder)
+        last = latents_1FChw[0, -1:].to(self.engine.device)
+        shown = self.engine.pictures(last, self.portrait, self.preset.decoder)
         if not self.guard.look(shown[0]).is_breach:
             return latents_1FChw
         if window + 1 < self.windows:
@@ -99,8 +99,8 @@ class Clip:
     def pictures(self, window: int) -> np.ndarray:
         """The frames of a stored window that the clip needs, (T, H, W, 3) uint8."""
         first = window * self.engine.model.arch.window
-        change = load_window(self.kept, window)[0, : self.frames - first].to(self.engine.device)
-        return self.engine.pictures(self.engine.model.from_change(change, self.portrait), self.preset.decoder)
+        latents = load_window(self.kept, window)[0, : self.frames - first].to(self.engine.device)
+        return self.engine.pictures(latents, self.portrait, self.preset.decoder)
 
     def entry(self) -> dict[str, Any]:
         """The ledger's entry of the finished row."""
@@ -159,27 +159,27 @@ class Workshop:
             clip.previous = clip.start_of_next(window, load_window(kept, window).to(self.engine.device))
         return clip
 
-    def _guard(self, row: dict[str, Any], portrait: Tensor, preset: Preset) -> Guard:
+    def _guard(self, row: dict[str, Any], portrait: Portrait, preset: Preset) -> Guard:
         """Knows the portrait as the codec gives it back, so that the codec's own softness is no drift."""
-        return Guard(self.engine.pictures(portrait, preset.decoder)[0], read_masks(self.root / row["masks"]).numpy())
+        shown = self.engine.pictures(portrait.still, portrait, preset.decoder)
+        return Guard(shown[0], read_masks(self.root / row["masks"]).numpy())
 
-    def _read_portrait(self, path: Path) -> tuple[Tensor, Tensor, list[KeyValue]]:
-        """A portrait's latent, as it is and as the nets model it, and its keys and values: one pass of each net."""
+    def _read_portrait(self, path: Path) -> tuple[Portrait, list[KeyValue]]:
+        """A portrait as the codec reads it, and its keys and values: one pass of each net."""
         engine, model = self.engine, self.engine.model
-        with engine.coding():
-            portrait = model.normalise(encode_frames(engine.codec, read_face(path, model.arch.sample_px)))
+        portrait = engine.read_portrait(read_face(path))
         with engine.autocast():
-            still, seen = model.to_change(portrait, portrait), model.read_portrait(portrait)
+            seen = model.read_portrait(portrait.latent)
         engine.synchronize()
-        return portrait, still, seen
+        return portrait, seen
 
-    def _conditions(self, row: dict[str, Any]) -> tuple[Tensor, ClipConditions]:
+    def _conditions(self, row: dict[str, Any]) -> tuple[Portrait, ClipConditions]:
         """What the whole clip shares: the portrait's keys and values, its masks and scales."""
         model, device = self.engine.model, self.engine.device
-        portrait, still, seen = self._portrait(self.root / row["face"])
+        portrait, seen = self._portrait(self.root / row["face"])
         masks = ranged_masks(read_masks(self.root / row["masks"]), tuple(row["ranges"]))
         return portrait, ClipConditions(
-            still=still,
+            still=portrait.still,
             reference=seen,
             masks=model.mask_pyramid(masks[None].to(device)),
             scales=torch.tensor([row["scales"]], device=device),
@@ -210,10 +210,10 @@ def load_window(kept: Path, window: int) -> Tensor:
     return torch.from_numpy(np.load(kept / f"{window:06d}.npy"))[None]
 
 
-def read_face(path: Path, side: int) -> np.ndarray:
-    """(1, side, side, 3) uint8."""
+def read_face(path: Path) -> np.ndarray:
+    """(S, S, 3) uint8."""
     with Image.open(path) as picture:
-        return np.array(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))[None]
+        return np.array(picture.convert("RGB"))
 
 
 def read_masks(path: Path) -> Tensor:

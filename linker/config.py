@@ -67,7 +67,7 @@ class TrainPreset(NamedTuple):
 
 
 TRAIN_PRESETS = {
-    "mini": TrainPreset(6e-4, 200, 16, 4400, 2, full_noise=0.75, only_new=False),
+    "mini": TrainPreset(6e-4, 200, 16, 3600, 2, full_noise=0.4, only_new=False),
     "base": TrainPreset(1e-5, 30_000, 4, 30_000, 4, full_noise=0.0, only_new=True),  # section 4.1; steps as Hallo's
 }
 
@@ -266,9 +266,9 @@ class TrainSettings(Group):
     shards: str = Field("", description="folder of shards that curate wrote, in place of drawn videos; needs `start`")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="of first weights, draws and noise")
     data_seed: int = Field(0, ge=0, le=2**31 - 1, description="of the first drawn video; the next ones follow")
-    videos: int = Field(1400, ge=4, le=1_000_000, description="drawn training videos of about 1.5 s")
+    videos: int = Field(2400, ge=4, le=1_000_000, description="drawn training videos of about 1.5 s")
     utterances: int = Field(3000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
-    codec_steps: int = Field(3200, ge=1, le=10_000_000, description="steps of the image codec, 8 crops each")
+    codec_steps: int = Field(2600, ge=1, le=10_000_000, description="steps of the image codec, 8 pairs of frames each")
     speech_steps: int = Field(1600, ge=1, le=10_000_000, description="steps of the speech encoder, 16 pieces each")
     learning_rate: float | None = Field(None, gt=0, le=1, description="of both stages; empty = the preset's")
     stage1_steps: int | None = Field(None, ge=1, le=10_000_000, description="steps of stage 1; empty = the preset's")

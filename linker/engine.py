@@ -7,7 +7,7 @@ import os
 import resource
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from linker import process
-from linker.backends import load_codec, load_speech_encoder, load_tiny_decoder
+from linker.backends import load_speech_encoder, load_tiny_decoder
 from linker.config import PACKAGE_DIR, GenerateSettings, LaunchSettings, Preset, preset_of, weights_folder
 from linker.model.architecture import Architecture
 from linker.model.card import read_architecture, weights_hash
-from linker.model.codec import decode_frames
+from linker.model.codec import Portrait, decode_frames, load_codec, read_portrait
 from linker.model.lingualinker import LinguaLinker
 from linker.model.sample import Sampling
 from linker.records import sha256_file
@@ -120,12 +120,18 @@ class Engine:
     def _autocast(self, dtype: torch.dtype) -> torch.autocast:
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
-    def pictures(self, latents_TChw: Tensor, decoder: str) -> np.ndarray:
+    def read_portrait(self, picture_SS3: np.ndarray) -> Portrait:
+        """(S, S, 3) uint8 RGB -> what the nets and the decoder are told of it; latents normalised."""
+        with self.coding():
+            read = read_portrait(self.codec, picture_SS3, self.model.arch.sample_px)
+        return replace(read, latent=self.model.normalise(read.latent), still=self.model.normalise(read.still))
+
+    def pictures(self, latents_TChw: Tensor, portrait: Portrait, decoder: str) -> np.ndarray:
         """(T, C, h, w) normalised latents -> (T, H, W, 3) uint8 RGB, by 'codec' or by 'tiny', which takes them as the
         nets do."""
         with self.coding():
             if decoder == "codec":
-                return decode_frames(self.codec, self.model.denormalise(latents_TChw))
+                return decode_frames(self.codec, self.model.denormalise(latents_TChw), portrait.appearance)
             return decode_frames(self.tiny, latents_TChw / self.tiny.config.scaling_factor)
 
     def synchronize(self) -> None:

@@ -27,7 +27,7 @@ class Film:
     """The lossless video of a clip while it is written; appears whole or not at all."""
 
     def __init__(self, clip: Clip) -> None:
-        self._open, side = ExitStack(), clip.engine.model.arch.sample_px
+        self._open, side = ExitStack(), clip.portrait.side_px
         self._writer: FrameWriter = self._open.enter_context(lossless_writer(clip.video, side, side, FPS))
 
     def write(self, frames_THW3: np.ndarray) -> None:

@@ -198,9 +198,9 @@ def test_what_rows_share_is_prepared_once(
     folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard, seen = [], []
-    hear, see = clip_room.speech_chunks, clip_room.encode_frames
+    hear, see = clip_room.speech_chunks, clip_room.read_face
     monkeypatch.setattr(clip_room, "speech_chunks", lambda *words: heard.append(1) or hear(*words))
-    monkeypatch.setattr(clip_room, "encode_frames", lambda *words: seen.append(1) or see(*words))
+    monkeypatch.setattr(clip_room, "read_face", lambda *words: seen.append(1) or see(*words))
     folder.rows(*rows_of(4))
     folder.make(settings)
     assert (len(heard), len(seen)) == (1, 1)

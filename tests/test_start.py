@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_speech
 from transformers import Wav2Vec2ForPreTraining
 
-from linker.backends import load_codec, load_speech_encoder, load_tiny_decoder
+from linker.backends import load_speech_encoder, load_tiny_decoder
 from linker.errors import EnvironmentError, SettingsError
 from linker.model.architecture import BASE
+from linker.model.codec import load_codec
 from linker.model.lingualinker import LinguaLinker, describe
 from linker.model.temporal import TemporalModule
 from linker.train.hallo import CARRIED, DROPPED, FRESH, hallo_architecture, origins_of

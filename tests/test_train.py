@@ -117,7 +117,8 @@ def encoded(tmp_path: Path) -> Path:
         latents = np.arange(40, dtype=np.float16)[:, None, None, None] + np.zeros((40, 4, 8, 8), np.float16)
         speech = np.arange(40, dtype=np.float16)[:, None] + np.zeros((40, 24), np.float16)
         masks = rng.random((40, 3, 8, 8)).astype(np.float16) / 3
-        np.savez(tmp_path / f"{number}.npz", latents=latents, speech=speech, masks=masks)
+        portrait = {"still": latents[0], "reference": latents[0] + 1}
+        np.savez(tmp_path / f"{number}.npz", latents=latents, speech=speech, masks=masks, **portrait)
     return tmp_path
 
 
@@ -135,8 +136,8 @@ def test_a_window_holds_what_belongs_together(encoded: Path) -> None:
 
 def test_a_first_window_starts_from_the_portrait(encoded: Path) -> None:
     batch = Windows(encoded, TINY).batch(number=1, size=8, frames=12, drop=0.1, start_share=1.0)
-    assert torch.equal(batch.target[:, 0], batch.reference)
-    assert torch.equal(batch.preceding, batch.reference[:, None].expand(-1, 4, -1, -1, -1))
+    assert torch.equal(batch.target[:, 0] + 1, batch.reference)
+    assert torch.equal(batch.preceding, batch.target[:, :1].expand(-1, 4, -1, -1, -1))
 
 
 def test_conditions_are_dropped_at_their_rate(encoded: Path) -> None:
@@ -192,7 +193,7 @@ def test_the_first_layer_hears_its_bands() -> None:
 
 
 def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = Architecture(**{**TINY.model_dump(), "sample_px": 256, "latent_px": 16, "latent_channels": 32})
+    small = Architecture(**{**TINY.model_dump(), "sample_px": 256, "latent_px": 16, "latent_channels": 16})
     monkeypatch.setattr(steps, "MINI", small.model_copy(update={"speech_dim": 160}))
     monkeypatch.setattr(steps, "use_cores", lambda: None)
     settings = TrainSettings(

@@ -12,7 +12,7 @@ import torch
 
 from linker.config import GenerateSettings
 from linker.engine import Engine, load_engine
-from linker.model.codec import encode_frames
+from linker.model.codec import Portrait
 from linker.model.masks import background_of
 from linker.model.sample import ClipConditions, Windows, preceding_frames
 
@@ -38,30 +38,28 @@ def seconds(engine: Engine, action: Callable[[], Any], repeats: int = 2) -> floa
     return min(times[1:])
 
 
-def grey_portrait(engine: Engine) -> torch.Tensor:
-    """Latent of a grey picture."""
+def grey_portrait(engine: Engine) -> Portrait:
+    """A grey picture, read."""
     side = engine.model.arch.sample_px
-    with engine.coding():
-        return engine.model.normalise(encode_frames(engine.codec, np.full((1, side, side, 3), 128, np.uint8)))
+    return engine.read_portrait(np.full((side, side, 3), 128, np.uint8))
 
 
 def grey_clip(engine: Engine, rows: int = 1) -> tuple[ClipConditions, Windows]:
     """Clips and their first windows: a grey portrait and noise for speech."""
     model, arch, device = engine.model, engine.model.arch, engine.device
     masks, portrait = torch.full((3, 64, 64), 0.3), grey_portrait(engine)
-    still = model.to_change(portrait, portrait)
     heard = (1, arch.window + arch.audio_context - 1, arch.speech_dim)
     speech = torch.randn(heard, generator=torch.Generator().manual_seed(0)).to(device)
     with engine.autocast():
-        reference = model.read_portrait(portrait)
+        reference = model.read_portrait(portrait.latent)
     clip = ClipConditions(
-        still=still,
+        still=portrait.still,
         reference=reference,
         masks=model.mask_pyramid(masks[None].to(device)),
         scales=torch.ones(1, 3, device=device),
         background=background_of(masks, arch.latent_px).to(device),
     )
-    window = Windows((0,), (0,), speech, preceding_frames(model, still, None))
+    window = Windows((0,), (0,), speech, preceding_frames(model, portrait.still, None))
     return ClipConditions.together([clip] * rows), Windows.together([window] * rows)
 
 

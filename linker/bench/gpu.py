@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from torch import nn
 
-from linker.bench.common import SD_CODEC, Figures, grey_clip, seconds
+from linker.bench.common import SD_CODEC, Figures, grey_clip, grey_portrait, seconds
 from linker.bench.counted import flops
 from linker.config import PRESETS, GenerateSettings
 from linker.engine import ROWS_ON_GPU, Engine, Recipe, prepare
@@ -49,7 +49,7 @@ def base_engine(device: torch.device) -> Engine:
 def preset_figures(engine: Engine, name: str) -> Figures:
     """What a preset costs an engine."""
     preset, rows, frames = engine.recipe.preset(name), engine.recipe.rows, engine.model.arch.window
-    clip, window = grey_clip(engine, rows)
+    (clip, window), portrait = grey_clip(engine, rows), grey_portrait(engine)
     if engine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
@@ -59,7 +59,7 @@ def preset_figures(engine: Engine, name: str) -> Figures:
 
     def deliver() -> None:
         for latents in denoise():
-            engine.pictures(latents.float(), preset.decoder)
+            engine.pictures(latents.float(), portrait, preset.decoder)
 
     denoised_s, delivered_s = seconds(engine, denoise, 1), seconds(engine, deliver, 1)
     return {

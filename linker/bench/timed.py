@@ -14,7 +14,7 @@ from linker.bench.common import SD_CODEC, Figures, grey_clip, grey_portrait, min
 from linker.config import MINI_DIR, PRESETS, GenerateSettings
 from linker.engine import Engine, Recipe, job_cores, prepare, resolve_dtype
 from linker.model.architecture import BASE, Architecture
-from linker.model.codec import decode_frames, encode_frames
+from linker.model.codec import Portrait, encode_frames
 from linker.model.lingualinker import LinguaLinker
 from linker.model.sample import ClipConditions, Sampling, Windows, advance, sample_windows
 from linker.model.schedule import make_scheduler
@@ -33,10 +33,11 @@ def frames() -> Figures:
     arch = engine.model.arch
     clip, window = grey_clip(engine)
     pictures = np.full((arch.window, arch.sample_px, arch.sample_px, 3), 128, np.uint8)
+    portrait = grey_portrait(engine)
     with engine.coding():
-        latents = engine.model.normalise(encode_frames(engine.codec, pictures))
-        cost = {"encode": seconds(engine, lambda: encode_frames(engine.codec, pictures))}
-    cost["decode"] = seconds(engine, lambda: engine.pictures(latents, "codec"))
+        latents = engine.model.normalise(encode_frames(engine.codec, pictures, portrait))
+        cost = {"encode": seconds(engine, lambda: encode_frames(engine.codec, pictures, portrait))}
+    cost["decode"] = seconds(engine, lambda: engine.pictures(latents, portrait, "codec"))
     with engine.autocast():
         for name, preset in PRESETS["mini"].items():
             how = engine.recipe.sampling(preset)
@@ -97,7 +98,7 @@ def compared(size: str) -> Figures:
 def one_window(engine: Engine, clip: ClipConditions, window: Windows) -> None:
     """What the engine does for a window: denoise and decode it."""
     latents = sample_windows(engine.model, clip, window, GUIDED)
-    engine.pictures(latents[0].float(), "codec")
+    engine.pictures(latents[0].float(), grey_portrait(engine), "codec")
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:
@@ -122,7 +123,7 @@ def built(size: str, dtype: str) -> Engine:
 
 
 def mini_codec() -> nn.Module:
-    from linker.backends import load_codec
+    from linker.model.codec import load_codec
 
     codec: nn.Module = load_codec(MINI_DIR / "codec")
     return codec
@@ -143,7 +144,7 @@ def plain_window(engine: Engine, clip: ClipConditions, window: Windows, sampling
     multiplied by zero), the portrait encoded again, the frames before it through the codec and back."""
     model, portrait = engine.model, grey_portrait(engine)
     scheduler = make_scheduler(sampling.sampler, sampling.steps)
-    seen = model.reference(portrait, portrait.new_zeros(1))[1].tokens
+    seen = model.reference(portrait.latent, portrait.latent.new_zeros(1))[1].tokens
     before = model.preceding_maps(window.preceding)
     latents = window.noise((model.arch.window, *clip.still.shape[1:]))
     for index, timestep in enumerate(scheduler.timesteps):
@@ -162,11 +163,11 @@ def plain_window(engine: Engine, clip: ClipConditions, window: Windows, sampling
         guided, free = model.denoise(latents.repeat(2, 1, 1, 1, 1), timestep.expand(2), told).chunk(2)
         velocity = free + sampling.guidance_scale * (guided - free)
         latents = advance(scheduler, velocity, timestep, latents, window, index)
-    through_codec(engine, model.from_change(latents[0], portrait))
+    through_codec(engine, latents[0], portrait)
     return latents
 
 
-def through_codec(engine: Engine, latents_TChw: Tensor) -> None:
+def through_codec(engine: Engine, latents_TChw: Tensor, portrait: Portrait) -> None:
     """Decode a window, and encode its last frames for the next one, as pipelines do that keep pictures."""
-    pictures = decode_frames(engine.codec, engine.model.denormalise(latents_TChw))
-    encode_frames(engine.codec, pictures[-engine.model.arch.preceding :])
+    pictures = engine.pictures(latents_TChw, portrait, "codec")
+    encode_frames(engine.codec, pictures[-engine.model.arch.preceding :], portrait)

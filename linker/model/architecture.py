@@ -15,7 +15,7 @@ class Architecture(Group):
     size: str = Field("mini", description="name for people: mini, base, or a test's own")
     sample_px: int = Field(256, ge=16, description="side of the frames the model makes")
     latent_px: int = Field(16, ge=2, description="side of a latent")
-    latent_channels: int = Field(32, ge=1)
+    latent_channels: int = Field(16, ge=1)
     channels: tuple[int, ...] = Field((128, 96), description="width of each level, finest first")
     attention: tuple[bool, ...] = Field((True, True), description="levels with transformer blocks")
     layers_per_block: int = Field(1, ge=1, description="resnets of a down block; up blocks have one more")
@@ -35,9 +35,6 @@ class Architecture(Group):
     )
     latent_mean: tuple[float, ...] = Field((), description="per-channel mean of the codec's latents; empty = 0")
     latent_std: tuple[float, ...] = Field((), description="per-channel deviation of the codec's latents; empty = 1")
-    change_std: tuple[float, ...] = Field(
-        (), description="per-channel deviation of a frame's change from the portrait; given: the nets model the change"
-    )
     prediction: Literal["v_prediction"] = "v_prediction"
 
 

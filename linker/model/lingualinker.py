@@ -90,19 +90,6 @@ class LinguaLinker(nn.Module):
         mean, std = self._statistics(latents)
         return latents * std + mean
 
-    def to_change(self, latents: Tensor, portrait: Tensor) -> Tensor:
-        """Normalised latents (..., C, h, w) -> what the nets model: the change from the portrait, or the latents
-        themselves where the architecture names no `change_std`."""
-        if not self.arch.change_std:
-            return latents
-        return (latents - portrait) / latents.new_tensor(self.arch.change_std)[:, None, None]
-
-    def from_change(self, change: Tensor, portrait: Tensor) -> Tensor:
-        """Inverse of `to_change`."""
-        if not self.arch.change_std:
-            return change
-        return change * change.new_tensor(self.arch.change_std)[:, None, None] + portrait
-
     def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
         channels = self.arch.latent_channels
         mean = like.new_tensor(self.arch.latent_mean or (0.0,) * channels)

@@ -1,6 +1,6 @@
-"""The mini model's image codec: a small diffusers autoencoder, trained on frames of the training videos.
+"""The mini model's codec (model/motion_codec.py), trained on pairs of frames of the training videos.
 
-256 x 256 pictures become 16 x 16 latents of 32 channels: a latent place is a mini U-Net's finest token.
+256 x 256 pictures become 16 x 16 latents of 16 channels: a latent place is a mini U-Net's finest token.
 """
 
 from __future__ import annotations
@@ -11,27 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderDC
-from torch import Tensor, nn
+from torch import Tensor
 
-from linker.model.codec import encode_frames
+from linker.model.motion_codec import MotionCodec, laid, moved
 from linker.train.fit import Plan, fit
 
-LATENT_NOISE = 0.02  # deviation added to latents in training (they are held near 1), so that neighbours decode alike
-
-
-def small_codec() -> AutoencoderDC:
-    """AutoencoderDC's residual pixel shuffles with 3.6 M parameters and a factor of 16."""
-    widths, layers = (32, 32, 64, 128, 128), (0, 1, 1, 2, 2)
-    return AutoencoderDC(
-        in_channels=3, latent_channels=32, attention_head_dim=32,
-        encoder_block_types="ResBlock", decoder_block_types="ResBlock",
-        encoder_block_out_channels=widths, decoder_block_out_channels=widths,
-        encoder_layers_per_block=layers, decoder_layers_per_block=layers,
-        encoder_qkv_multiscales=((),) * 5, decoder_qkv_multiscales=((),) * 5,
-        upsample_block_type="pixel_shuffle", downsample_block_type="pixel_unshuffle",
-        decoder_norm_types="rms_norm", decoder_act_fns="silu", scaling_factor=1.0,
-    )  # fmt: skip
+LATENT_NOISE = 0.1  # deviation added to latents in training (they are held near 1), so that neighbours decode alike
+RESTING_SHARE = 0.8  # of portraits are a video's first frame, mouth closed, as portraits mostly are
+WEIGHTS = (1.0, 6.0, 3.0)  # of head, mouth and eyes beside the 1 that every pixel has
+CHOICES = 2  # frames of which the one with the wider mouth is shown: speech rests more than it opens
+TEAR = 0.3  # weight of the flow's changes from place to place, pixels: what it cannot move is painted, not torn
+LOOKS = 2  # colourings of a pair: the encoder never sees the one that the decoder must draw
 
 
 def frame_files(videos: Path) -> list[Path]:
@@ -39,56 +29,74 @@ def frame_files(videos: Path) -> list[Path]:
     return [path.with_suffix(".frames.npy") for path in sorted(videos.glob("*.npz"))]
 
 
-def draw_crops(files: list[Path], step: int, batch: int, side: int) -> Tensor:
-    """(batch, 3, side, side) in -1..1: random crops, flips and colour casts of random frames; a function of `step`."""
+def draw_pairs(files: list[Path], step: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Portraits and frames (LOOKS, batch, 3, H, W) in -1..1, and the frames' weights (batch, 1, h, w); a function of
+    `step`. Each look has colours of its own."""
     rng = np.random.default_rng(step)
-    crops = []
+    pictures, weights = [], []
     for _ in range(batch):
-        frames = np.load(files[rng.integers(len(files))], mmap_mode="r")
-        top, left = rng.integers(0, frames.shape[1] - side + 1, 2)
-        crop = np.array(frames[rng.integers(len(frames)), top : top + side, left : left + side], np.float32)
-        crop = crop[:, :: rng.choice([-1, 1])] * rng.uniform(0.7, 1.15, 3) + rng.uniform(-25, 25, 3)
-        crops.append(np.clip(crop[..., rng.permutation(3)] if rng.random() < 0.3 else crop, 0, 255))
-    return torch.from_numpy(np.stack(crops)).float().permute(0, 3, 1, 2) / 127.5 - 1
+        path, mirror = files[rng.integers(len(files))], int(rng.choice([-1, 1]))
+        frames = np.load(path, mmap_mode="r")
+        with np.load(path.with_suffix("").with_suffix(".npz")) as truth:
+            masks, opening = truth["masks"], truth["opening_px"]
+        shown = int(max(rng.integers(len(frames), size=CHOICES), key=lambda frame: opening[frame]))
+        still = 0 if rng.random() < RESTING_SHARE else int(rng.integers(len(frames)))
+        pair = np.stack([frames[still], frames[shown]])[:, :, ::mirror].astype(np.float32)
+        pictures.append(np.stack([coloured(pair, rng) for _ in range(LOOKS)]))
+        weights.append(1 + np.tensordot(WEIGHTS, masks[shown].astype(np.float32), 1)[None, :, ::mirror])
+    portraits, targets = torch.from_numpy(np.stack(pictures)).permute(2, 1, 0, 5, 3, 4) / 127.5 - 1
+    return portraits, targets, torch.from_numpy(np.stack(weights)).float()
 
 
-def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
-    """L1 of the picture and of its gradients at three sizes: edges stay sharp without a pretrained network."""
-    loss = (made - wanted).abs().mean()
-    for _ in range(3):
+def coloured(pair: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Pictures in another light: gain and offset of each channel, a gamma, sometimes exchanged channels; 0..255."""
+    cast = np.clip(pair * rng.uniform(0.75, 1.15, 3) + rng.uniform(-25, 25, 3), 0, 255).astype(np.float32)
+    cast = cast[..., rng.permutation(3)] if rng.random() < 0.3 else cast
+    return np.asarray(255 * (cast / 255) ** np.float32(rng.uniform(0.75, 1.3)), np.float32)
+
+
+def picture_loss(made: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Weighted L1 of the picture and of its gradients at four sizes: edges stay sharp without a pretrained network, and
+    coarse sizes pull a flow from afar."""
+    loss = made.new_zeros(())
+    for _ in range(4):
+        error = made - wanted
+        share = F.interpolate(weight, error.shape[-2:], mode="bilinear", align_corners=False)
+        loss = loss + (error.abs() * share).mean()
         for axis in (2, 3):
-            loss = loss + 0.5 * (made.diff(dim=axis) - wanted.diff(dim=axis)).abs().mean()
+            loss = loss + (error.diff(dim=axis).abs() * share.narrow(axis, 0, share.shape[axis] - 1)).mean()
         made, wanted = F.avg_pool2d(made, 2), F.avg_pool2d(wanted, 2)
     return loss
 
 
+def roughness(flow: Tensor) -> Tensor:
+    """Mean change of a flow (B, 2, h, w) between neighbouring places, in its unit."""
+    return flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
+
+
 def train_codec(videos: Path, folder: Path, codec: Path, steps: int, batch: int = 8) -> None:
-    """Train the image codec on the videos' frames; writes a diffusers folder `codec`."""
+    """Train the codec on the videos' frames; writes a diffusers folder `codec`."""
     warnings.filterwarnings("ignore", message=".*channels_last.*")
     torch.manual_seed(0)
-    net = small_codec().to(memory_format=torch.channels_last)
+    net = MotionCodec().to(memory_format=torch.channels_last)
+    files = frame_files(videos)
 
     def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        rng = torch.Generator().manual_seed(step)
-        wanted = draw_crops(frame_files(videos), step, batch, 128).contiguous(memory_format=torch.channels_last)
+        portraits, targets, weight = draw_pairs(files, step, batch)
         with torch.autocast("cpu", torch.bfloat16):
-            latent = net.encode(wanted).latent
-            noisy = latent + LATENT_NOISE * torch.randn(latent.shape, generator=rng)
-            made = net.decode(noisy).sample.float()
-        spread = latent.float().square().mean((0, 2, 3))
-        loss = picture_loss(made, wanted) + 0.01 * (spread - 1).abs().mean()
-        return loss, {"l1": (made - wanted).abs().mean().item(), "spread": spread.mean().item()}
+            latent = net.encode(targets[0], portraits[0])
+            noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(step))
+            seen = net.read(portraits[1].contiguous(memory_format=torch.channels_last))
+            features = net.flow(latent + LATENT_NOISE * noise)
+            flow = net.flow_of(features)
+            shifted = moved(seen.pixels, flow)
+            made = laid(shifted, *net.painted(shifted, features))
+        wide = (latent.square().mean((0, 2, 3)) - 1).abs().mean()
+        rough = roughness(flow) * targets.shape[-1] / 2
+        loss = picture_loss(made, targets[1], weight) + TEAR * rough + 0.01 * wide
+        loss = loss + 0.5 * picture_loss(shifted, targets[1], torch.ones_like(weight))
+        errors = {name: (x - targets[1]).abs().mean().item() for name, x in (("l1", made), ("moved", shifted))}
+        return loss, errors | {"still": (portraits[1] - targets[1]).abs().mean().item()}
 
     fit(net, loss_of_step, Plan(steps=steps, learning_rate=1e-3, warmup=100, ema=0.995, weight_decay=0.0), folder)
     net.save_pretrained(codec)
-
-
-@torch.no_grad()
-def latent_statistics(net: nn.Module, videos: Path, count: int = 64) -> tuple[list[float], list[float]]:
-    """Per-channel mean and deviation of the latents of `count` videos' middle frames."""
-    latents = []
-    for path in frame_files(videos)[:count]:
-        frames = np.load(path, mmap_mode="r")
-        latents.append(encode_frames(net, np.array(frames[len(frames) // 2][None])))
-    latent = torch.cat(latents)
-    return latent.mean((0, 2, 3)).tolist(), latent.std((0, 2, 3)).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,12 @@ from torch import Tensor
 
 from linker.model.architecture import Architecture
 from linker.model.audio_context import encode_speech
-from linker.model.codec import encode_frames
+from linker.model.codec import encode_frames, read_portrait
 from linker.records import atomic
-from linker.train.codec import frame_files
+from linker.train.codec import RESTING_SHARE, frame_files
 from linker.train.ranks import mixed, training_dtype
 
-RESTING_SHARE = 0.8  # of references are a video's first frame, mouth closed, as portraits mostly are
+LATENTS = ("latents", "still", "reference")
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,45 @@ def encode_video(codec: torch.nn.Module, encoder: torch.nn.Module, frames_file: 
     """One drawn video as the stages read it."""
     with np.load(frames_file.with_name(frames_file.name.replace(".frames.npy", ".npz"))) as truth:
         samples, masks = truth["samples"].astype(np.float32), truth["masks"]
-    return encode_clip(codec, encoder, np.load(frames_file), samples, masks)
+    frames = np.load(frames_file)
+    return encode_clip(codec, encoder, frames, samples, masks, portrait_of(frames_file.name, len(frames)))
 
 
 @torch.no_grad()
 def encode_clip(
-    codec: torch.nn.Module, encoder: torch.nn.Module, frames: np.ndarray, samples: np.ndarray, masks: np.ndarray
+    codec: torch.nn.Module,
+    encoder: torch.nn.Module,
+    frames: np.ndarray,
+    samples: np.ndarray,
+    masks: np.ndarray,
+    portrait: int,
 ) -> dict[str, np.ndarray]:
     """Frames (T, S, S, 3) uint8, samples (n,) at 16 kHz and masks (T, 3, h, w) as the stages read them: latents
-    (T, C, h, w), speech (T, D) at the frame rate, masks."""
+    (T, C, h, w), speech (T, D) at the frame rate, masks, and of the frame `portrait`, `still` and `reference`
+    (C, h, w)."""
     device = next(codec.parameters()).device
     with mixed(device, training_dtype("auto", device)):
-        latents = [encode_frames(codec, frames[i : i + 8]) for i in range(0, len(frames), 8)]
+        read = read_portrait(codec, frames[portrait], frames.shape[1])
+        latents = [encode_frames(codec, frames[i : i + 8], read) for i in range(0, len(frames), 8)]
     speech = encode_speech(encoder, samples, len(frames))[0]
     return {
-        "latents": torch.cat(latents).cpu().numpy().astype(np.float16),
-        "speech": speech.cpu().numpy().astype(np.float16),
+        "latents": half(torch.cat(latents)),
+        "still": half(read.still[0]),
+        "reference": half(read.latent[0]),
+        "speech": half(speech),
         "masks": masks,
     }
+
+
+def half(values: Tensor) -> np.ndarray:
+    """float16, on the CPU."""
+    return values.float().cpu().numpy().astype(np.float16)
+
+
+def portrait_of(name: str, frames: int) -> int:
+    """The frame that is the portrait of the video `name`: mostly the first, at rest."""
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big"))
+    return 0 if rng.random() < RESTING_SHARE else int(rng.integers(frames))
 
 
 def encode_videos(videos: Path, codec: torch.nn.Module, encoder: torch.nn.Module, cache: Path) -> None:
@@ -80,8 +102,8 @@ class Windows:
         enough = [video for video in loaded if len(video["latents"]) >= arch.window + arch.preceding]
         mean = np.array(arch.latent_mean or (0,) * arch.latent_channels, np.float32)[:, None, None]
         std = np.array(arch.latent_std or (1,) * arch.latent_channels, np.float32)[:, None, None]
-        self.change = np.array(arch.change_std or (1,) * arch.latent_channels, np.float32)[:, None, None]
-        self.latents = [((video["latents"] - mean) / std).astype(np.float16) for video in enough]
+        normal = {name: [((video[name] - mean) / std).astype(np.float16) for video in enough] for name in LATENTS}
+        self.latents, self.stills, self.references = (normal[name] for name in LATENTS)
         self.speech = [video["speech"] for video in enough]
         self.masks = [video["masks"] for video in enough]
         long = arch.window + arch.preceding
@@ -111,33 +133,22 @@ class Windows:
         latents, length = self.latents[video], len(self.latents[video])
         opening = rng.random() < start_share
         start = 0 if opening else int(rng.integers(self.arch.preceding, length - frames + 1))
-        resting = opening or rng.random() < RESTING_SHARE
-        reference = latents[0 if resting else int(rng.integers(length))]
         if opening:  # a clip's first window: the portrait, repeated
-            preceding = self._modelled(np.repeat(reference[None], self.arch.preceding, axis=0), reference)
+            preceding = np.repeat(self.stills[video][None], self.arch.preceding, axis=0).astype(np.float32)
         else:  # what was generated is never quite clean
-            preceding = self._modelled(latents[start - self.arch.preceding : start], reference)
+            preceding = latents[start - self.arch.preceding : start].astype(np.float32)
             preceding = preceding + rng.uniform(0, 0.15) * rng.standard_normal(preceding.shape)
         reach = self.arch.audio_context // 2
         heard = np.clip(np.arange(start - reach, start + frames + reach), 0, length - 1)
         masks = union(self.masks[video][start : start + frames].astype(np.float32))
-        target = self._modelled(latents[start : start + frames], reference)
+        target, reference = latents[start : start + frames], self.references[video]
         return target, reference, preceding.astype(np.float32), masks, self.speech[video][heard]
 
-    def _modelled(self, latents: np.ndarray, reference: np.ndarray) -> np.ndarray:
-        """What the nets model, as LinguaLinker.to_change does it."""
-        if not self.arch.change_std:
-            return latents.astype(np.float32)
-        return (latents.astype(np.float32) - reference.astype(np.float32)) / self.change
 
-
-def change_deviation(cache: Path, std: list[float]) -> list[float]:
-    """Per-channel deviation of normalised latents' change from their video's first frame."""
-    squares = []
-    for path in sorted(cache.glob("*.npz"))[:200]:
-        latents = np.load(path)["latents"].astype(np.float32)
-        squares.append(np.square(latents - latents[:1]).mean((0, 2, 3)))
-    return (np.sqrt(np.mean(squares, axis=0)) / np.array(std)).tolist()
+def latent_deviation(cache: Path) -> list[float]:
+    """Per-channel deviation from zero of encoded videos' latents."""
+    loaded = (np.load(path)["latents"].astype(np.float32) for path in sorted(cache.glob("*.npz"))[:200])
+    return np.sqrt(np.mean([np.square(latents).mean((0, 2, 3)) for latents in loaded], axis=0)).tolist()
 
 
 def union(masks_F3hw: np.ndarray) -> np.ndarray:

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from linker import heartbeat
-from linker.backends import load_codec, load_speech_encoder
+from linker.backends import load_speech_encoder
 from linker.config import TrainSettings
 from linker.errors import EnvironmentError
 from linker.model.architecture import MINI, Architecture
+from linker.model.codec import load_codec
 from linker.model.critic import save_critic
 from linker.model.lingualinker import LinguaLinker, read_architecture
 from linker.records import atomic, read_json, sha256_file, write_json
@@ -28,7 +29,7 @@ from linker.train import codec as codec_module
 from linker.train import critic as critic_module
 from linker.train import speech as speech_module
 from linker.train.curves import draw_curves
-from linker.train.dataset import change_deviation, encode_clip
+from linker.train.dataset import encode_clip, latent_deviation, portrait_of
 from linker.train.dataset import encode_videos as encode_range
 from linker.train.footage import Segment, decoded, read_segments
 from linker.train.journal import read_metrics
@@ -62,14 +63,12 @@ def train_speech(speech: Path, settings: TrainSettings) -> None:
 
 
 def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> None:
-    """Encode the videos once for both stages; `encoded` also holds the latents' statistics."""
+    """Encode the videos once for both stages; `encoded` also holds the latents' deviation."""
     use_cores()
     net, encoder = load_codec(codec.parent), load_speech_encoder(speech.parent)
     net.to(memory_format=torch.channels_last)
     encode_range(videos.parent, net, encoder, encoded.parent)
-    mean, std = codec_module.latent_statistics(net, videos.parent)
-    change = change_deviation(encoded.parent, std)
-    write_json(encoded, {"latent_mean": mean, "latent_std": std, "change_std": change})
+    write_json(encoded, {"latent_std": latent_deviation(encoded.parent)})
 
 
 def encode_footage(shards: list[Path], start: Path, encoded: Path) -> None:
@@ -109,7 +108,8 @@ def encode_segments(
         if isinstance(found, str):
             skipped.append(found)
         else:
-            arrays = encode_clip(net, encoder, found.frames, found.samples, found.masks)
+            portrait = portrait_of(segment.key, len(found.frames))
+            arrays = encode_clip(net, encoder, found.frames, found.samples, found.masks, portrait)
             with atomic(cache / f"{segment.key}.npz") as temporary:
                 np.savez(temporary, **arrays)
             heartbeat.advance()

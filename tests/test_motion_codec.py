@@ -1,0 +1,140 @@
+"""The mini model's codec: a portrait's own latent, what a flow moves, what paint covers, how pairs are drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from linker.errors import EnvironmentError
+from linker.model.codec import FINEST, decode_frames, encode_frames, load_codec, read_portrait, to_pixels
+from linker.model.motion_codec import MotionCodec, identity_grid, laid, moved
+from linker.train.codec import WEIGHTS, draw_pairs, picture_loss, roughness
+
+SMALL = {"latent_channels": 4, "widths": (8, 12, 16), "paint_width": 8}
+
+
+@pytest.fixture(scope="module")
+def codec() -> MotionCodec:
+    """Every weight drawn, so that no layer that starts at zero hides a path."""
+    torch.manual_seed(0)
+    codec = MotionCodec(**SMALL).eval()
+    with torch.no_grad():
+        for value in codec.parameters():
+            value.add_(0.05 * torch.randn_like(value))
+    return codec
+
+
+def picture(side: int = 64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+@torch.no_grad()
+def test_the_portraits_own_latent_is_zero(codec: MotionCodec) -> None:
+    portrait = read_portrait(codec, picture(), 64)
+    frames = np.stack([picture(), picture(seed=1)])
+    latents = encode_frames(codec, frames, portrait)
+    assert latents.shape == (2, 4, 4, 4)
+    torch.testing.assert_close(latents[0], portrait.still[0], atol=1e-5, rtol=0)
+    assert latents[1].abs().max() > 0.01
+
+
+@torch.no_grad()
+def test_before_training_every_frame_is_the_portrait() -> None:
+    codec = MotionCodec(**SMALL)
+    portrait = read_portrait(codec, picture(), 64)
+    made = decode_frames(codec, torch.randn(3, 4, 4, 4), portrait.appearance)
+    assert np.abs(made.astype(int) - picture()).max() <= 5  # the paint's cover starts at 0.02
+
+
+@torch.no_grad()
+def test_frames_are_drawn_with_the_portraits_finer_pixels(codec: MotionCodec) -> None:
+    large = np.kron(picture(32), np.ones((6, 6, 1), np.uint8))  # 192 px; the nets see 64
+    portrait = read_portrait(codec, large, 64)
+    assert portrait.side_px == FINEST * 64
+    assert decode_frames(codec, portrait.still, portrait.appearance).shape == (1, 128, 128, 3)
+    small = read_portrait(codec, picture(48), 64)
+    assert decode_frames(codec, small.still, small.appearance).shape == (1, 64, 64, 3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(dx=st.integers(-6, 6), dy=st.integers(-6, 6))
+def test_an_even_flow_shifts_the_picture(dx: int, dy: int) -> None:
+    pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    flow = torch.tensor([dx / 16, dy / 16]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
+    inner = moved(pixels, flow)[..., 8:24, 8:24]
+    torch.testing.assert_close(inner, pixels[..., 8 + dy : 24 + dy, 8 + dx : 24 + dx], atol=1e-4, rtol=0)
+
+
+def test_the_grid_leaves_pixels_where_they_are() -> None:
+    pixels = torch.rand(2, 3, 10, 14)
+    found = torch.nn.functional.grid_sample(
+        pixels, identity_grid(10, 14, pixels.device).expand(2, -1, -1, -1), align_corners=False
+    )
+    torch.testing.assert_close(found, pixels)
+
+
+def test_paint_covers_what_it_should() -> None:
+    under, colour = torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 16, 16)
+    cover = torch.zeros(1, 1, 16, 16)
+    cover[..., :8] = 1
+    made = laid(under, colour, cover)
+    assert made[..., :12].min() > 0.99
+    assert made[..., 20:].max() < 0.01
+    assert torch.equal(laid(colour, colour * 0.5, torch.ones_like(cover)), colour * 0.5)
+
+
+def test_it_is_loaded_as_it_was_saved(codec: MotionCodec, tmp_path: Path) -> None:
+    codec.save_pretrained(tmp_path)
+    again = load_codec(tmp_path, 4)
+    assert all(torch.equal(a, b) for a, b in zip(codec.parameters(), again.parameters(), strict=True))
+    with pytest.raises(EnvironmentError, match="latent_channels"):
+        load_codec(tmp_path, 8)
+
+
+def write_video(folder: Path) -> list[Path]:
+    """Frames that open: the mouth's truth grows with the number that fills the frame."""
+    count = 10
+    frames = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8)
+    masks = np.zeros((count, 3, 4, 4), np.float16)
+    masks[:, 1, 2, 1] = 1
+    np.save(folder / "0.frames.npy", frames * 20)
+    np.savez(folder / "0.npz", masks=masks, opening_px=np.arange(count))
+    return [folder / "0.frames.npy"]
+
+
+def test_pairs_are_a_function_of_the_step(tmp_path: Path) -> None:
+    files = write_video(tmp_path)
+    one, again, other = (draw_pairs(files, step, 4) for step in (3, 3, 4))
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert not torch.equal(one[0], other[0])
+    portraits, targets, weights = one
+    assert portraits.shape == targets.shape == (2, 4, 3, 64, 64)
+    assert weights.shape == (4, 1, 4, 4)
+    assert weights.max() == 1 + WEIGHTS[1]
+    assert not torch.equal(targets[0], targets[1])  # another light for the decoder than for the encoder
+
+
+def test_the_loss_is_zero_for_the_picture_itself_and_weighs_the_mouth() -> None:
+    wanted, weight = torch.rand(1, 3, 64, 64), torch.ones(1, 1, 4, 4)
+    assert picture_loss(wanted, wanted, weight).item() == 0
+    near, far = wanted.clone(), wanted.clone()
+    near[..., 40:44, 20:24] += 0.5
+    far[..., 4:8, 20:24] += 0.5
+    weight[..., 2, 1] = 5
+    assert picture_loss(near, wanted, weight) > 2 * picture_loss(far, wanted, weight)
+
+
+def test_an_even_flow_is_not_rough() -> None:
+    assert roughness(torch.ones(1, 2, 8, 8)).item() == 0
+    assert roughness(torch.arange(8.0).expand(1, 2, 8, 8)).item() == pytest.approx(1)
+
+
+def test_pixels_come_back(codec: MotionCodec) -> None:
+    pixels = to_pixels(codec, picture()[None])
+    assert pixels.shape == (1, 3, 64, 64)
+    assert pixels[0, :, 5, 7].mul(127.5).add(127.5).round().to(torch.uint8).tolist() == picture()[5, 7].tolist()
