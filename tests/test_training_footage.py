@@ -19,6 +19,7 @@ from linker.media import write_wav
 from linker.synth.footage import draw_footage
 from linker.train import steps
 from linker.train.footage import attempt, decode_segment, pooled, read_segments
+from linker.train.mapped import mapped
 from linker.train.presets import chosen, refuse_useless_training
 
 SIDE = 96
@@ -138,3 +139,17 @@ def test_base_is_trained_as_the_paper_says() -> None:
     base = chosen(TrainSettings(preset="base"))
     assert (base.learning_rate, base.only_new, base.full_noise) == (1e-5, True, 0.0)
     assert chosen(TrainSettings(preset="base", learning_rate=2e-5)).learning_rate == 2e-5
+
+
+def test_encoded_videos_are_mapped_as_they_lie_on_disk(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    stored = {"latents": rng.random((5, 3, 4)).astype(np.float16), "masks": np.asfortranarray(rng.random((3, 7)))}
+    np.savez(tmp_path / "a.npz", **stored, number=np.int64(7))
+    found = mapped(tmp_path / "a.npz")
+    assert all(
+        np.array_equal(found[name], values) and found[name].dtype == values.dtype for name, values in stored.items()
+    )
+    assert found["number"] == 7
+    np.savez_compressed(tmp_path / "b.npz", **stored)
+    with pytest.raises(ValueError, match=r"latents\.npy is compressed"):
+        mapped(tmp_path / "b.npz")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from linker.model.motion_codec import MotionCodec, laid, moved
 from linker.train.fit import Plan, fit
+from linker.train.ranks import Ranks, mixed, training_dtype
 
 LATENT_NOISE = 0.1  # deviation added to latents in training (they are held near 1), so that neighbours decode alike
 RESTING_SHARE = 0.8  # of portraits are a video's first frame, mouth closed, as portraits mostly are
@@ -78,14 +79,15 @@ def train_codec(videos: Path, folder: Path, codec: Path, steps: int, batch: int 
     """Train the codec on the videos' frames; writes a diffusers folder `codec`."""
     warnings.filterwarnings("ignore", message=".*channels_last.*")
     torch.manual_seed(0)
-    net = MotionCodec().to(memory_format=torch.channels_last)
+    device = Ranks.join().device
+    net = MotionCodec().to(device, memory_format=torch.channels_last)
     files = frame_files(videos)
 
-    def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        portraits, targets, weight = draw_pairs(files, step, batch)
-        with torch.autocast("cpu", torch.bfloat16):
+    def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
+        portraits, targets, weight = (part.to(device) for part in draw_pairs(files, number, batch))
+        with mixed(device, training_dtype("auto", device)):
             latent = net.encode(targets[0], portraits[0])
-            noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(step))
+            noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(number)).to(device)
             seen = net.read(portraits[1].contiguous(memory_format=torch.channels_last))
             features = net.flow(latent + LATENT_NOISE * noise)
             flow = net.flow_of(features)
@@ -98,5 +100,5 @@ def train_codec(videos: Path, folder: Path, codec: Path, steps: int, batch: int 
         errors = {name: (x - targets[1]).abs().mean().item() for name, x in (("l1", made), ("moved", shifted))}
         return loss, errors | {"still": (portraits[1] - targets[1]).abs().mean().item()}
 
-    fit(net, loss_of_step, Plan(steps=steps, learning_rate=1e-3, warmup=100, ema=0.995, weight_decay=0.0), folder)
-    net.save_pretrained(codec)
+    fit(net, loss_of_draw, Plan(steps=steps, learning_rate=1e-3, warmup=100, ema=0.995, weight_decay=0.0), folder)
+    net.cpu().save_pretrained(codec)

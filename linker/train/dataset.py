@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from linker.model.audio_context import encode_speech
 from linker.model.codec import encode_frames, read_portrait
 from linker.records import atomic
 from linker.train.codec import RESTING_SHARE, frame_files
+from linker.train.mapped import mapped
 from linker.train.ranks import mixed, training_dtype
 
-LATENTS = ("latents", "still", "reference")
+OPEN = 128  # videos whose files are held open
 
 
 @dataclass(frozen=True)
@@ -93,21 +95,14 @@ def encode_videos(videos: Path, codec: torch.nn.Module, encoder: torch.nn.Module
 
 
 class Windows:
-    """Encoded videos in memory, and the batches drawn from them."""
+    """Encoded videos as they lie on disk, however many there are, and the batches drawn from them."""
 
     def __init__(self, cache: Path, arch: Architecture) -> None:
-        self.arch = arch
-        files = sorted(cache.glob("*.npz"))
-        loaded = [dict(np.load(path)) for path in files]
-        enough = [video for video in loaded if len(video["latents"]) >= arch.window + arch.preceding]
-        mean = np.array(arch.latent_mean or (0,) * arch.latent_channels, np.float32)[:, None, None]
-        std = np.array(arch.latent_std or (1,) * arch.latent_channels, np.float32)[:, None, None]
-        normal = {name: [((video[name] - mean) / std).astype(np.float16) for video in enough] for name in LATENTS}
-        self.latents, self.stills, self.references = (normal[name] for name in LATENTS)
-        self.speech = [video["speech"] for video in enough]
-        self.masks = [video["masks"] for video in enough]
-        long = arch.window + arch.preceding
-        self.names = [path.stem for path, video in zip(files, loaded, strict=True) if len(video["latents"]) >= long]
+        self.arch, long = arch, arch.window + arch.preceding
+        self.files = [path for path in sorted(cache.glob("*.npz")) if len(mapped(path)["latents"]) >= long]
+        self.mean = np.array(arch.latent_mean or (0,) * arch.latent_channels, np.float32)[:, None, None]
+        self.std = np.array(arch.latent_std or (1,) * arch.latent_channels, np.float32)[:, None, None]
+        self.open = lru_cache(OPEN)(mapped)
 
     def batch(self, number: int, size: int, frames: int, drop: float, start_share: float, seed: int = 0) -> Batch:
         """Batch `number` of a run: `size` windows of `frames` frames; each condition dropped with probability `drop`,
@@ -123,26 +118,30 @@ class Windows:
 
     def videos_of(self, number: int, size: int, seed: int = 0) -> list[str]:
         """The names of the videos that batch `number` is made of."""
-        return [self.names[rng.integers(len(self.names))] for rng in self._rngs(number, size, seed)]
+        return [self.files[rng.integers(len(self.files))].stem for rng in self._rngs(number, size, seed)]
 
     def _rngs(self, number: int, size: int, seed: int) -> list[np.random.Generator]:
         return [np.random.default_rng([seed, sample]) for sample in range(number * size, (number + 1) * size)]
 
     def _sample(self, rng: np.random.Generator, frames: int, start_share: float) -> tuple[np.ndarray, ...]:
-        video = int(rng.integers(len(self.latents)))
-        latents, length = self.latents[video], len(self.latents[video])
+        video = self.open(self.files[int(rng.integers(len(self.files)))])
+        latents, length = video["latents"], len(video["latents"])
         opening = rng.random() < start_share
         start = 0 if opening else int(rng.integers(self.arch.preceding, length - frames + 1))
         if opening:  # a clip's first window: the portrait, repeated
-            preceding = np.repeat(self.stills[video][None], self.arch.preceding, axis=0).astype(np.float32)
+            preceding = np.repeat(self._normal(video["still"])[None], self.arch.preceding, axis=0)
         else:  # what was generated is never quite clean
-            preceding = latents[start - self.arch.preceding : start].astype(np.float32)
+            preceding = self._normal(latents[start - self.arch.preceding : start])
             preceding = preceding + rng.uniform(0, 0.15) * rng.standard_normal(preceding.shape)
         reach = self.arch.audio_context // 2
         heard = np.clip(np.arange(start - reach, start + frames + reach), 0, length - 1)
-        masks = union(self.masks[video][start : start + frames].astype(np.float32))
-        target, reference = latents[start : start + frames], self.references[video]
-        return target, reference, preceding.astype(np.float32), masks, self.speech[video][heard]
+        masks = union(video["masks"][start : start + frames].astype(np.float32))
+        target, reference = self._normal(latents[start : start + frames]), self._normal(video["reference"])
+        return target, reference, preceding.astype(np.float32), masks, video["speech"][heard]
+
+    def _normal(self, latents: np.ndarray) -> np.ndarray:
+        """Latents (..., C, h, w) as the nets model them."""
+        return ((latents - self.mean) / self.std).astype(np.float32)
 
 
 def latent_deviation(cache: Path) -> list[float]:

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from linker.backends import load_codec, load_speech_encoder
+from linker.backends import load_speech_encoder
 from linker.config import FPS, PRESETS, SAMPLE_RATE_HZ, GenerateSettings
 from linker.encode import Target, encode
 from linker.engine import Engine, Recipe
 from linker.media import write_wav
 from linker.model.audio_context import encode_speech
-from linker.model.codec import encode_frames
+from linker.model.codec import Portrait, load_codec
 from linker.model.lingualinker import LinguaLinker
 from linker.model.masks import background_of
 from linker.model.sample import ClipConditions, Sampling, Windows, preceding_frames, sample_windows
@@ -95,8 +95,7 @@ def sampled(video: HeldOut, engine: Engine) -> np.ndarray:
     model, arch = engine.model, engine.model.arch
     preset = PRESETS["base"]["balanced"] if arch.size == "base" else PRESETS["mini"]["draft"]  # as each is looked at
     how = Sampling(preset.steps, preset.guidance_scale, preset.sampler)
-    with engine.coding():
-        portrait = model.normalise(encode_frames(engine.codec, video.frames[:1]))
+    portrait = engine.read_portrait(video.frames[0])
     conditions = clip_conditions(portrait, video, engine)
     reach, previous, pictures = arch.audio_context // 2, None, []
     for number in range(WINDOWS):
@@ -109,17 +108,17 @@ def sampled(video: HeldOut, engine: Engine) -> np.ndarray:
         )
         with engine.autocast():
             previous = sample_windows(model, conditions, window, how).float()
-        pictures.append(engine.pictures(model.from_change(previous[0], portrait), "codec"))
+        pictures.append(engine.pictures(previous[0], portrait, "codec"))
     return np.concatenate(pictures)
 
 
-def clip_conditions(portrait: Tensor, video: HeldOut, engine: Engine) -> ClipConditions:
+def clip_conditions(portrait: Portrait, video: HeldOut, engine: Engine) -> ClipConditions:
     """What the net is told through the whole video."""
     model = engine.model
     with engine.autocast():
-        still, seen = model.to_change(portrait, portrait), model.read_portrait(portrait)
+        seen = model.read_portrait(portrait.latent)
     return ClipConditions(
-        still=still,
+        still=portrait.still,
         reference=seen,
         masks=model.mask_pyramid(video.masks[None]),
         scales=torch.ones(1, 3, device=engine.device),

@@ -135,7 +135,7 @@ def train_stage(
         show = shower(model, cache / "held_out", parts, folder, training_dtype(stage.dtype, ranks.device))
     model.reference.checkpointing = model.denoising.checkpointing = stage.checkpointing
     windows, noising = Windows(cache, model.arch), Noising(ranks.device)
-    print(f"{stage.name}: {len(windows.latents)} videos, {stage.plan.steps} steps, {ranks.count} x", file=sys.stderr)
+    print(f"{stage.name}: {len(windows.files)} videos, {stage.plan.steps} steps, {ranks.count} x", file=sys.stderr)
     draws = Ahead(lambda number: draw(windows, stage, len(noising.signal), number), ranks.count)
     with draws, watched(model) as gates:
 

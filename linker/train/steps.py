@@ -65,7 +65,8 @@ def train_speech(speech: Path, settings: TrainSettings) -> None:
 def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> None:
     """Encode the videos once for both stages; `encoded` also holds the latents' deviation."""
     use_cores()
-    net, encoder = load_codec(codec.parent), load_speech_encoder(speech.parent)
+    device = Ranks.join().device
+    net, encoder = load_codec(codec.parent).to(device), load_speech_encoder(speech.parent).to(device)
     net.to(memory_format=torch.channels_last)
     encode_range(videos.parent, net, encoder, encoded.parent)
     write_json(encoded, {"latent_std": latent_deviation(encoded.parent)})
