@@ -140,6 +140,23 @@ def test_a_first_window_starts_from_the_portrait(encoded: Path) -> None:
     assert torch.equal(batch.preceding, batch.target[:, :1].expand(-1, 4, -1, -1, -1))
 
 
+def test_a_video_tells_its_scales_and_its_masks_areas_their_ranges(encoded: Path) -> None:
+    mouth = np.zeros((40, 3, 8, 8), np.float16)
+    mouth[:, 1, 3:5, 3:5] = 1
+    for path in encoded.glob("*.npz"):
+        with np.load(path) as arrays:
+            stored = dict(arrays) | {"masks": mouth, "scales": np.array([0.5, 2, 0], np.float32)}
+        np.savez(path, **stored, ranges=np.array([1, 2, 1], np.float32))
+    batch = Windows(encoded, TINY).batch(number=0, size=2, frames=12, drop=0.1, start_share=0.0)
+    assert torch.equal(batch.scales, torch.tensor([[0.5, 2, 0]] * 2))
+    assert batch.masks[:, 1].sum((1, 2)).tolist() == pytest.approx([2 * 4] * 2, rel=0.1)
+
+
+def test_footage_is_taken_as_it_is(encoded: Path) -> None:
+    batch = Windows(encoded, TINY).batch(number=0, size=2, frames=12, drop=0.1, start_share=0.0)
+    assert torch.equal(batch.scales, torch.ones(2, 3))
+
+
 def test_conditions_are_dropped_at_their_rate(encoded: Path) -> None:
     keep = Windows(encoded, TINY).batch(number=0, size=4000, frames=1, drop=0.1, start_share=0.0).keep
     assert keep.mean(0).tolist() == pytest.approx([0.85, 0.85], abs=0.03)

@@ -12,16 +12,19 @@ from linker.config import FPS, SAMPLE_RATE_HZ
 from linker.records import atomic
 from linker.synth import speech as speech_module
 from linker.synth import visemes
+from linker.synth.acting import Acting, draw_acting, leaned, leaned_outlines
 from linker.synth.motion import Motion
 from linker.synth.portrait import STYLES, draw_portrait
+from linker.synth.regions import region_masks
 
 MASK_PX = 16  # side of the stored region masks; a latent of the mini model has as many places
 
 
 @dataclass(frozen=True)
 class Video:
-    """frames (T, H, W, 3) uint8 RGB; samples (n,) float32 at 16 kHz; masks (T, 3, 16, 16) of head, mouth, eyes;
-    classes (m,) viseme of each 20 ms; opening_px (T,) true mouth opening."""
+    """frames (T, H, W, 3) uint8 RGB; samples (n,) float32 at 16 kHz; masks (T, 3, 16, 16) of head, mouth, eyes
+    as plain speech moves them (what acting adds, `ranges` tell); classes (m,) viseme of each 20 ms; opening_px (T,)
+    true mouth opening."""
 
     frames: NDArray[np.uint8]
     samples: NDArray[np.float32]
@@ -29,24 +32,28 @@ class Video:
     classes: NDArray[np.int64]
     opening_px: NDArray[np.float32]
     motion: Motion
+    acting: Acting
     language: str
     style: str
 
 
-def make_video(seed: int, size_px: int = 256, duration_s: tuple[float, float] = (1.3, 1.6)) -> Video:
+def make_video(seed: int, size_px: int = 256, duration_s: tuple[float, float] = (1.9, 2.5)) -> Video:
     """Draw and speak one video; styles take turns, everything else is drawn from `seed`."""
     speech = speech_module.random_speech(seed, duration_s=duration_s)
     frames = round(len(speech.samples) / SAMPLE_RATE_HZ * FPS)
-    motion = visemes.motion(speech, seed)[:frames]
+    plain, acting = visemes.motion(speech, seed)[:frames], draw_acting(seed)
+    motion = acting.performed(plain)
     style = STYLES[seed % len(STYLES)]
     portrait = draw_portrait(seed, style, size_px, cropped=True)
+    outlines = leaned_outlines(portrait.truth(plain).outlines(), size_px, acting.lean_deg)
     return Video(
-        frames=portrait.render(motion),
+        frames=leaned(portrait.render(motion), acting.lean_deg),
         samples=speech.samples,
-        masks=portrait.masks(motion, MASK_PX),
+        masks=region_masks(outlines, size_px, MASK_PX),
         classes=visemes.viseme_classes(speech),
         opening_px=portrait.truth(motion).mouth_opening_px,
         motion=motion,
+        acting=acting,
         language=speech.language,
         style=style,
     )
@@ -64,6 +71,8 @@ def save_video(video: Video, folder: Path, name: str) -> None:
             masks=video.masks.astype(np.float16),
             classes=video.classes.astype(np.int8),
             opening_px=video.opening_px,
+            scales=video.acting.scales,
+            ranges=video.acting.ranges,
             language=video.language,
             style=video.style,
         )

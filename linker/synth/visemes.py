@@ -201,16 +201,15 @@ def _pauses(speech: Speech) -> list[tuple[float, float]]:
 
 
 def _blinks(speech: Speech, time_s: Grid, rng: np.random.Generator) -> Grid:
-    """Lids shut at the starts of pauses and phrases, and on their own when none comes: every 3 to 6 seconds."""
-    edges = sorted(edge for pause in _pauses(speech) for edge in pause if edge > 0.4)  # the start is at rest
-    wanted = [*edges, speech.duration_s + 3.0]
-    lids, last_s = np.zeros(len(time_s)), -2.0
-    for edge in wanted:
+    """Lids shut where pauses and phrases begin, at least 1.2 s apart, and on their own when none comes for 6 s."""
+    wanted = sorted(edge for pause in _pauses(speech) for edge in pause if edge > 0.4)  # the start is at rest
+    lids, last_s = np.zeros(len(time_s)), -1.0
+    for edge in [*wanted, speech.duration_s + 6.0]:
         while edge - last_s >= 6.0:
-            last_s += rng.uniform(3.0, min(5.0, edge - last_s - 3.0))
+            last_s += rng.uniform(3.0, min(5.0, edge - last_s - 1.0))
             lids = np.maximum(lids, _lid(time_s - last_s))
-        if edge - last_s >= 3.0:
-            last_s = edge + rng.uniform(-0.03, 0.03)
+        if edge - last_s >= 1.2:
+            last_s = edge + rng.uniform(-0.02, 0.04)
             lids = np.maximum(lids, _lid(time_s - last_s))
     return lids
 
@@ -246,13 +245,14 @@ def _brow(speech: Speech, time_s: Grid) -> Grid:
 
 
 def _head(speech: Speech, time_s: Grid, rng: np.random.Generator) -> dict[str, Grid]:
-    """Nods on beats, sway that grows with energy, slow drift. Speakers differ: the calmest hardly move, the liveliest
-    turn by about 5, 4 and 3 degrees."""
-    speaker = 0.6 * rng.uniform() ** 2
-    lively = speaker * (0.35 + 0.65 * np.clip(1.6 * _energy(speech, time_s), 0, 1))
-    yaw = 7.5 * _drift(time_s, rng) * lively
-    pitch = 2.5 * _drift(time_s, rng) * lively + 3.0 * (0.3 + 0.7 * speaker) * _beats(speech, time_s)
-    roll = 3.5 * _drift(time_s, rng) * lively + 0.15 * yaw
+    """Nods on beats, a chin that rises with the phrase's energy, sway that grows with it, slow drift. Speakers differ:
+    the calmest hardly move, the liveliest turn by about 8, 5 and 4 degrees."""
+    speaker = rng.uniform(0.15, 0.75)
+    energy = _energy(speech, time_s)
+    lively, told = speaker * (0.35 + 0.65 * np.clip(1.6 * energy, 0, 1)), 0.3 + 0.7 * speaker
+    yaw = 9.0 * _drift(time_s, rng) * lively
+    pitch = 3.5 * _drift(time_s, rng) * lively + told * (3.0 * _beats(speech, time_s) - 3.0 * energy)
+    roll = 4.0 * _drift(time_s, rng) * lively + 0.15 * yaw
     return {
         "yaw_deg": yaw,
         "pitch_deg": pitch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,26 +13,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linker.config import REGIONS
 from linker.model.architecture import Architecture
 from linker.model.audio_context import encode_speech
 from linker.model.codec import encode_frames, read_portrait
+from linker.model.masks import ranged_masks
 from linker.records import atomic
 from linker.train.codec import RESTING_SHARE, frame_files
 from linker.train.mapped import mapped
 from linker.train.ranks import mixed, training_dtype
 
 OPEN = 128  # videos whose files are held open
+ACTING = ("scales", "ranges")  # of head, mouth and eyes; footage has none and is taken as it is
 
 
 @dataclass(frozen=True)
 class Batch:
     """B samples: target (B, F, C, h, w), reference (B, C, h, w), preceding (B, M, C, h, w), masks (B, 3, h, w),
-    speech (B, F + l - 1, D), keep (B, 2) of reference and audio."""
+    scales (B, 3), speech (B, F + l - 1, D), keep (B, 2) of reference and audio."""
 
     target: Tensor
     reference: Tensor
     preceding: Tensor
     masks: Tensor
+    scales: Tensor
     speech: Tensor
     keep: Tensor
 
@@ -40,8 +45,9 @@ def encode_video(codec: torch.nn.Module, encoder: torch.nn.Module, frames_file: 
     """One drawn video as the stages read it."""
     with np.load(frames_file.with_name(frames_file.name.replace(".frames.npy", ".npz"))) as truth:
         samples, masks = truth["samples"].astype(np.float32), truth["masks"]
+        acting = {name: truth[name] for name in ACTING if name in truth}
     frames = np.load(frames_file)
-    return encode_clip(codec, encoder, frames, samples, masks, portrait_of(frames_file.name, len(frames)))
+    return acting | encode_clip(codec, encoder, frames, samples, masks, portrait_of(frames_file.name, len(frames)))
 
 
 @torch.no_grad()
@@ -111,10 +117,10 @@ class Windows:
         rngs = self._rngs(number, size, seed)
         samples = [self._sample(rng, frames, start_share) for rng in rngs]
         columns = [torch.from_numpy(np.stack(column)).float() for column in zip(*samples, strict=True)]
-        target, reference, preceding, masks, speech = columns
+        target, reference, preceding, masks, scales, speech = columns
         lot = np.array([rng.random() for rng in rngs])
         keep = np.stack([(lot > 2 * drop) | (lot < 0.5 * drop), (lot > 2 * drop) | (lot >= 1.5 * drop)], axis=1)
-        return Batch(target, reference, preceding, masks, speech, torch.from_numpy(keep).float())
+        return Batch(target, reference, preceding, masks, scales, speech, torch.from_numpy(keep).float())
 
     def videos_of(self, number: int, size: int, seed: int = 0) -> list[str]:
         """The names of the videos that batch `number` is made of."""
@@ -135,9 +141,10 @@ class Windows:
             preceding = preceding + rng.uniform(0, 0.15) * rng.standard_normal(preceding.shape)
         reach = self.arch.audio_context // 2
         heard = np.clip(np.arange(start - reach, start + frames + reach), 0, length - 1)
-        masks = union(video["masks"][start : start + frames].astype(np.float32))
+        scales, ranges = acting_of(video)
+        masks = ranged(union(video["masks"][start : start + frames].astype(np.float32)), ranges)
         target, reference = self._normal(latents[start : start + frames]), self._normal(video["reference"])
-        return target, reference, preceding.astype(np.float32), masks, video["speech"][heard]
+        return target, reference, preceding.astype(np.float32), masks, scales, video["speech"][heard]
 
     def _normal(self, latents: np.ndarray) -> np.ndarray:
         """Latents (..., C, h, w) as the nets model them."""
@@ -155,3 +162,15 @@ def union(masks_F3hw: np.ndarray) -> np.ndarray:
     mouth, eyes = masks_F3hw[:, 1].max(0), masks_F3hw[:, 2].max(0)
     head = np.clip(masks_F3hw.sum(1).max(0) - mouth - eyes, 0, 1)
     return np.stack([head, mouth, eyes]).astype(np.float32)
+
+
+def acting_of(video: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and ranges of a video, each (3,)."""
+    scales, ranges = (np.asarray(video.get(name, np.ones(len(REGIONS))), np.float32) for name in ACTING)
+    return scales, ranges
+
+
+def ranged(masks_3hw: np.ndarray, ranges: np.ndarray) -> np.ndarray:
+    """The masks with the areas that generation would give them for these ranges."""
+    head, mouth, eyes = (float(value) for value in ranges)
+    return ranged_masks(torch.from_numpy(masks_3hw), (head, mouth, eyes)).numpy()

@@ -23,7 +23,7 @@ from linker.model.masks import background_of
 from linker.model.sample import ClipConditions, Sampling, Windows, preceding_frames, sample_windows
 from linker.records import atomic
 from linker.train.codec import frame_files
-from linker.train.dataset import union
+from linker.train.dataset import acting_of, ranged, union
 from linker.train.fit import Show
 from linker.train.journal import Journal
 
@@ -33,12 +33,13 @@ SHOWN = 6  # frames of each video in the grid
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A video that is not trained on: its first frames (T, S, S, 3), its region masks (3, h, w), its speech (T, D), and
-    the same speech to be heard."""
+    """A video that is not trained on: its first frames (T, S, S, 3), its region masks (3, h, w) and scales (3,), its
+    speech (T, D), and the same speech to be heard."""
 
     name: str
     frames: np.ndarray
     masks: Tensor
+    scales: Tensor
     speech: Tensor
     wav: Path
 
@@ -80,13 +81,15 @@ def read_held_out(path: Path, frames: int, engine: Engine, folder: Path) -> Held
     """The first frames of a video, and their sound as a file in `folder`."""
     name = path.name.removesuffix(".frames.npy")
     with np.load(path.with_name(f"{name}.npz")) as truth:
-        masks = union(truth["masks"][:frames].astype(np.float32))
+        scales, ranges = acting_of(truth)
+        masks = ranged(union(truth["masks"][:frames].astype(np.float32)), ranges)
         samples = truth["samples"].astype(np.float32)[: frames * SAMPLE_RATE_HZ // FPS]
     folder.mkdir(parents=True, exist_ok=True)
     write_wav(folder / f"{name}.wav", samples, SAMPLE_RATE_HZ)
     speech = encode_speech(engine.speech, samples, frames)[0]
     shown = np.array(np.load(path, mmap_mode="r")[:frames])
-    return HeldOut(name, shown, torch.from_numpy(masks).to(engine.device), speech, folder / f"{name}.wav")
+    masks_3hw, scales_3 = (torch.from_numpy(values).to(engine.device) for values in (masks, scales))
+    return HeldOut(name, shown, masks_3hw, scales_3, speech, folder / f"{name}.wav")
 
 
 @torch.no_grad()
@@ -121,7 +124,7 @@ def clip_conditions(portrait: Portrait, video: HeldOut, engine: Engine) -> ClipC
         still=portrait.still,
         reference=seen,
         masks=model.mask_pyramid(video.masks[None]),
-        scales=torch.ones(1, 3, device=engine.device),
+        scales=video.scales[None],
         background=background_of(video.masks, model.arch.latent_px).to(engine.device),
     )
 

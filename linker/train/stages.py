@@ -40,7 +40,7 @@ class Stage:
     trains: tuple[str, ...]
     frozen: tuple[str, ...] = ()
     mouth_weight: float = 2.0
-    eyes_weight: float = 0.5
+    eyes_weight: float = 1.0
     drop: float = 0.05
     start_share: float = 0.2
     full_noise: float = 0.75  # share of samples at the last timestep
@@ -111,7 +111,7 @@ def choose_parameters(model: LinguaLinker, stage: Stage) -> None:
 def batch_conditions(model: LinguaLinker, batch: Batch, single: bool) -> Conditions:
     """What the denoising net is told about a batch; single frames have neither speech nor time."""
     size = len(batch.target)
-    masks, scales = model.mask_pyramid(batch.masks), torch.ones(size, 3, device=batch.masks.device)
+    masks, scales = model.mask_pyramid(batch.masks), batch.scales
     reference = model.read_portrait(batch.reference)
     if single:
         return Conditions(size, masks, scales, reference, keep=batch.keep)

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sync import correlation, generate_clips, scores
+from figures import correlation, generated, prepare, sync_of
 
 from linker.config import GenerateSettings
 
 
 def test_mouths_follow_their_own_speech(tmp_path: Path) -> None:
-    """Portraits and voices never trained on; `python tests/sync.py 12` is the whole measurement."""
+    """Portraits and voices never trained on; `python tests/figures.py` is the whole measurement."""
     pytest.importorskip("espeakng_loader")
-    own, other = np.mean(scores(generate_clips(4, tmp_path, GenerateSettings())), axis=0)
-    assert own - other >= 0.3
+    prepared = [prepare(number, tmp_path) for number in range(4)]
+    found = sync_of(prepared, generated(prepared, tmp_path, GenerateSettings(), "clips"))
+    assert found["own"] - found["other"] >= 0.3
 
 
 def test_the_measure_knows_a_shifted_curve_from_its_own() -> None:

@@ -1,0 +1,274 @@
+"""What a checkpoint's picture is worth, in figures: sync, identity, controls, joins. On drawn portraits, voices and
+languages never trained on.
+
+PYTHONPATH=. python tests/figures.py [--weights FOLDER] [--clips 40] [--controls 6] [--preset draft] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from linker.config import AudioSettings, FaceSettings, GenerateSettings, LimitSettings
+from linker.synth import speech as speech_module
+from linker.synth import texts
+from linker.synth.motion import Motion, rest
+from linker.synth.portrait import STYLES, Portrait, draw_portrait
+from linker.synth.speech import random_speech
+from linker.synth.visemes import motion
+
+FIRST_SEED = 7_000_000  # far from the training videos' seeds
+UPPER_LIP, LOWER_LIP, FOREHEAD, CHIN = 13, 14, 10, 152  # of the face mesh: inner lips, and the face's height
+UNHEARD = {  # languages that training never heard: eSpeak's voice, and what is said
+    "fi": ("fi", ("Hyvää huomenta, mitä sinulle kuuluu tänään?", "Lumi sataa hiljaa vanhan kaupungin katoille.")),
+    "el": ("el", ("Καλημέρα σας, πώς είστε σήμερα;", "Το μουσείο ανοίγει κάθε πρωί στις εννέα.")),
+    "sv": ("sv", ("God morgon, hur mår du idag?", "Båten går varje kväll över sundet.")),
+    "id": ("id", ("Selamat pagi, apa kabar hari ini?", "Museum ini dibuka setiap pagi pukul sembilan.")),
+}
+speech_module.VOICES |= {language: voice for language, (voice, _) in UNHEARD.items()}
+texts.SENTENCES |= {language: said for language, (_, said) in UNHEARD.items()}
+
+LIDS = ((159, 145), (386, 374))  # of the face mesh: upper and lower lid of each eye
+STEADY = (33, 133, 362, 263, 168, 6, 197, 195)  # corners of the eyes and the bridge of the nose
+WINDOW = 12  # frames between two joins
+LAGS = range(-3, 4)
+VALUES = (0.0, 0.5, 1.0, 1.5, 2.0)  # of a scale
+RANGES = (0.6, 0.8, 1.0, 1.25, 1.5)  # of an area
+REGIONS = ("head", "mouth", "eyes")
+Curve = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a face mesh sees of a clip, a frame: the lips' opening and the lids' in face heights, where the head is (x
+    and y in face heights, roll in radians / 2), and its points (T, 478, 2)."""
+
+    frames: NDArray[np.uint8]
+    points: NDArray[np.float64]
+    mouth: Curve
+    lids: Curve
+    head: Curve
+
+
+def correlation(one: Curve, other: Curve) -> float:
+    """Pearson's, over the frames that both have and in which a face was seen."""
+    length = min(len(one), len(other))
+    seen = np.isfinite(one[:length]) & np.isfinite(other[:length])
+    if seen.sum() < 10 or one[:length][seen].std() == 0 or other[:length][seen].std() == 0:
+        return 0.0
+    return float(np.corrcoef(one[:length][seen], other[:length][seen])[0, 1])
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A drawn portrait and a spoken text through the workflow's own preparation: the shard's row and the truth."""
+
+    row: dict[str, Any]
+    folder: Path
+    language: str
+    true: Curve
+    portrait: Portrait
+    motion: Motion
+
+    def frame(self, number: int, side: int) -> NDArray[np.uint8]:
+        """The true frame, the head held still, as the workflow crops it."""
+        held = self.motion[number : number + 1].with_curves(yaw_deg=0, pitch_deg=0, roll_deg=0, x=0, y=0)
+        x0, y0, x1, _ = json.loads((self.folder / "crop.json").read_text())["box_px"]
+        scale = side / (x1 - x0)
+        place = np.array([[scale, 0, scale * (0.5 - x0) - 0.5], [0, scale, scale * (0.5 - y0) - 0.5]])
+        return cv2.warpAffine(self.portrait.render(held)[0], place, (side, side), borderMode=cv2.BORDER_REPLICATE)
+
+
+def prepare(number: int, folder: Path) -> Prepared:
+    """Every fifth clip speaks a language that training never heard."""
+    from linker.audio import normalize_audio
+    from linker.face import crop_face, extract_masks
+    from linker.media import write_wav
+
+    seed, style = FIRST_SEED + number, STYLES[number % len(STYLES)]
+    name = f"{number:02d}-{style}"
+    here = folder / name
+    here.mkdir(parents=True)
+    portrait = draw_portrait(seed, style, 512)
+    Image.fromarray(portrait.render(rest(1))[0]).save(here / "portrait.png")
+    unheard = sorted(UNHEARD)[number // 5 % len(UNHEARD)] if number % 5 == 4 else None
+    speech = random_speech(seed, unheard, duration_s=(2.6, 3.0))
+    write_wav(here / "speech.wav", speech.samples, 16_000)
+    limits, face = LimitSettings(), FaceSettings()
+    crop_face(here / "portrait.png", here / "face.png", here / "crop.json", "", face, limits)
+    extract_masks(here / "face.png", here / "crop.json", here / "masks.npz", here / "debug.png", face)
+    normalize_audio(here / "speech.wav", here / "driver.wav", here / "loudness.json", AudioSettings(), limits)
+    files = {"face": "face.png", "crop": "crop.json", "masks": "masks.npz"}
+    files |= {"driver": "driver.wav", "loudness": "loudness.json"}
+    row: dict[str, Any] = {key: f"{name}/{file}" for key, file in files.items()}
+    row |= {"clip": name, "seed": number, "scales": [1, 1, 1], "ranges": [1, 1, 1]}
+    said = motion(speech, seed)
+    return Prepared(row, here, speech.language, said.open.astype(np.float64), portrait, said)
+
+
+def look(frames: NDArray[np.uint8]) -> Seen:
+    """Measure every frame; a frame without a face repeats the one before."""
+    from linker.face_models import find_landmarks
+
+    side, found = frames.shape[1], []
+    for frame in frames:
+        points = find_landmarks(frame, (0, 0, side, side))
+        found.append(found[-1] if points is None and found else points)
+    points = np.array(found, np.float64)
+    height = np.median(np.linalg.norm(points[:, CHIN] - points[:, FOREHEAD], axis=1))
+    mouth = np.linalg.norm(points[:, LOWER_LIP] - points[:, UPPER_LIP], axis=1) / height
+    lids = np.mean([np.linalg.norm(points[:, a] - points[:, b], axis=1) for a, b in LIDS], 0) / height
+    across = points[:, 263] - points[:, 33]
+    place = points[:, STEADY].mean(1) / height
+    return Seen(frames, points, mouth, lids, np.c_[place, np.arctan2(across[:, 1], across[:, 0]) / 2])
+
+
+def generated(
+    prepared: list[Prepared], folder: Path, settings: GenerateSettings, name: str, **changes: Any
+) -> list[Seen]:
+    """The prepared rows, with some of their fields changed, through the real step."""
+    from linker.generate import generate
+    from linker.media import read_frames
+    from linker.records import read_json, write_json
+
+    rows = [each.row | {"clip": f"{each.row['clip']}-{name}", "preset": settings.preset} | changes for each in prepared]
+    listing, ledger = folder / "shards" / f"{name}.json", folder / "shards" / name / "ledger.json"
+    write_json(listing, {"shard": name, "rows": rows})
+    generate(listing, ledger, settings)
+    entries = read_json(ledger)["rows"]
+    return [look(np.stack(list(read_frames(folder / entries[row["clip"]]["video"])))) for row in rows]
+
+
+def sync_of(prepared: list[Prepared], seen: list[Seen]) -> dict[str, Any]:
+    """Line 1: correlation with the truth and with another clip's, by language, the best lag, the mouth at rest."""
+    own = [correlation(clip.mouth, each.true) for clip, each in zip(seen, prepared, strict=True)]
+    other = [correlation(clip.mouth, each.true) for clip, each in zip(seen, [*prepared[1:], prepared[0]], strict=True)]
+    lags = [best_lag(clip.mouth, each.true) for clip, each in zip(seen, prepared, strict=True)]
+    speaks = np.concatenate([clip.mouth[: len(e.true)] for clip, e in zip(seen, prepared, strict=True)])
+    truth = np.concatenate([e.true[: len(clip.mouth)] for clip, e in zip(seen, prepared, strict=True)])
+    rests = np.concatenate([resting(e.true[: len(clip.mouth)]) for clip, e in zip(seen, prepared, strict=True)])
+    languages = {language: [o for o, e in zip(own, prepared, strict=True) if e.language == language]
+                 for language in sorted({e.language for e in prepared})}  # fmt: skip
+    return {
+        "own": np.mean(own), "least_clip": min(own), "other": np.mean(other), "lags": lags,
+        "rest_share": speaks[rests].mean() / speaks[truth > 0.1].mean() if rests.any() else None,
+        "languages": {language: np.mean(values) for language, values in languages.items()},
+    }  # fmt: skip
+
+
+def best_lag(measured: Curve, true: Curve) -> int:
+    """Frames by which the mouth comes late."""
+    length = min(len(measured), len(true))
+    inner = slice(3, length - 3)
+    return max(LAGS, key=lambda lag: correlation(np.roll(measured[:length], -lag)[inner], true[:length][inner]))
+
+
+def resting(true: Curve) -> NDArray[np.bool_]:
+    """Frames amid silence: the mouth is shut, and was two frames ago."""
+    shut = np.convolve(true > 0.01, np.ones(5), mode="same") == 0
+    shut[:4] = False
+    return shut
+
+
+def identity_of(prepared: list[Prepared], seen: list[Seen]) -> float:
+    """Line 2: SSIM of the face outside mouth and eyes with the truth, posed alike."""
+    return float(np.mean([likeness(each, clip) for each, clip in zip(prepared, seen, strict=True)]))
+
+
+def likeness(prepared: Prepared, clip: Seen) -> float:
+    """Mean SSIM of every fifth frame."""
+    from skimage.metrics import structural_similarity
+
+    side, found = clip.frames.shape[1], []
+    with np.load(prepared.folder / "masks.npz") as stored:
+        head, mouth, eyes = (cv2.resize(stored[name].astype(np.float32), (side, side)) for name in REGIONS)
+    inside = (head > 0.5) & (cv2.dilate(np.maximum(mouth, eyes), np.ones((9, 9))) < 0.1)
+    for number in range(0, min(len(clip.frames), len(prepared.true)), 5):
+        truth = prepared.frame(number, side)
+        points = look(truth[None]).points[0]
+        turn, _ = cv2.estimateAffinePartial2D(clip.points[number][list(STEADY)], points[list(STEADY)])
+        posed = cv2.warpAffine(
+            clip.frames[number], turn, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
+        grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (posed, truth)]
+        _, similar = structural_similarity(
+            *grey, full=True, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        found.append(similar[inside].mean())
+    return float(np.mean(found))
+
+
+def motion_of(seen: list[Seen]) -> dict[str, float]:
+    """How far each region moves: deviation of the head's place, of the mouth's opening, and how much the lids close."""
+    closed = [np.clip(1 - clip.lids / np.percentile(clip.lids, 90) - 0.3, 0, None).mean() for clip in seen]
+    return {
+        "head": float(np.mean([np.linalg.norm(clip.head.std(0)) for clip in seen])),
+        "mouth": float(np.mean([clip.mouth.std() for clip in seen])),
+        "eyes": float(np.mean(closed)),
+        "lids": float(np.mean([clip.lids.std() for clip in seen])),
+    }
+
+
+def controls_of(prepared: list[Prepared], folder: Path, settings: GenerateSettings) -> dict[str, Any]:
+    """Line 3: motion of every region with each control changed alone, as a share of the motion without."""
+    base = motion_of(generated(prepared, folder, settings, "base"))
+    print("base", base)
+    table = {}
+    for kind, values in (("scales", VALUES), ("ranges", RANGES)):
+        for place, region in enumerate(REGIONS):
+            for value in values:
+                if value != 1 and (kind == "scales" or region == "mouth"):
+                    told = [value if place == k else 1.0 for k in range(3)]
+                    name = f"{kind[:-1]}-{region}-{value:g}".replace(".", "_")
+                    moved = motion_of(generated(prepared, folder, settings, name, **{kind: told}))
+                    table[name] = {part: moved[part] / base[part] for part in base}
+                    print(f"{name:20}", {part: round(share, 2) for part, share in table[name].items()}, flush=True)
+    return {"base": base, **table}
+
+
+def joins_of(seen: list[Seen]) -> float:
+    """Line 4: mean frame difference at joins of windows, as a share of that inside them."""
+    at_joins, inside = [], []
+    for clip in seen:
+        change = np.abs(np.diff(clip.frames.astype(np.int16), axis=0)).mean((1, 2, 3))
+        joins = np.arange(len(change)) % WINDOW == WINDOW - 1
+        at_joins += list(change[joins])
+        inside += list(change[~joins][WINDOW:])
+    return float(np.mean(at_joins) / np.mean(inside))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default="mini")
+    parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--controls", type=int, default=6, help="clips with which every control is tried")
+    parser.add_argument("--preset", default=GenerateSettings().preset)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    folder = given.folder or Path(tempfile.mkdtemp())
+    settings = GenerateSettings(weights=given.weights, preset=given.preset)
+    prepared = [prepare(number, folder) for number in range(max(given.clips, given.controls))]
+    seen = generated(prepared[: given.clips], folder, settings, "clips") if given.clips else []
+    figures: dict[str, Any] = {"weights": given.weights, "preset": given.preset}
+    if seen:
+        figures |= {"sync": sync_of(prepared, seen), "ssim": identity_of(prepared, seen), "joins": joins_of(seen)}
+    if given.controls:
+        figures["controls"] = controls_of(prepared[: given.controls], folder, settings)
+    text = json.dumps(figures, indent=1, default=float)
+    print(text)
+    if given.json:
+        given.json.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
