@@ -132,6 +132,7 @@ class Crew:
         self.vain, self.last_words = 0, ""
         self._left, self._asked_at = shift.left(), -ASK_S
         self._over: list[Job] = []  # jobs that have answered
+        self._coming = ""  # name of jobs that are being submitted
         self._gone: dict[str, float] = {}  # jobs that left the queue, since when
         self._signs: dict[str, tuple[int, int, int]] = {}  # each worker's last beat, readings it stood, advances
 
@@ -177,10 +178,12 @@ class Crew:
         new = launch.submit(self.task, self.settings, self.folder, name, missing, self.spread)
         self.jobs += new
         self._store()
+        self._free_strangers()  # what was told to be refused may have begun rows before it was cancelled
         print(f"submitted {self.settings.cluster} job {_ids(new)}", file=sys.stderr, flush=True)
 
     def _store(self, coming: str = "") -> None:
         """Write down which jobs there are, and the name of those that are about to be submitted."""
+        self._coming = coming
         jobs = [{"job_id": job.job_id, "start": job.start} for job in self.jobs]
         write_json(self.folder / "job.json", {**self._identity(), "coming": coming, "jobs": jobs})
 
@@ -264,10 +267,10 @@ class Crew:
     def _bury(self, alive: dict[str, slurm.Told], now: float) -> None:
         """Give up jobs that have left the queue without an answer, once file systems had time to show one."""
         self._gone = {job.job_id: self._gone.get(job.job_id, now) for job in self.jobs if job.job_id not in alive}
-        for job in [job for job in self.jobs if now - self._gone.get(job.job_id, now) >= GRACE_S]:
-            if job.has_answered():
-                continue
-            told = slurm.ending(job.job_id) if self.settings.cluster == "slurm" else slurm.Told("FAILED")
+        gone = [job for job in self.jobs if now - self._gone.get(job.job_id, now) >= GRACE_S and not job.has_answered()]
+        endings = slurm.endings([job.job_id for job in gone]) if self.settings.cluster == "slurm" else {}
+        for job in gone:
+            told = endings.get(job.job_id, slurm.Told("FAILED"))
             self.last_words = f"job {job.job_id} ended without a result: {told}: {job.last_words()}"
             print(self.last_words, file=sys.stderr, flush=True)
             self._remove(job, f"its worker died: {told}", counted=told.state not in slurm.NOT_THE_ROWS_FAULT)
@@ -319,6 +322,8 @@ class Crew:
 
     def cancel(self) -> None:
         """Cancel what was submitted, once, and say so."""
+        if self._coming and self.settings.cluster == "slurm":  # may have been accepted
+            slurm.cancel(f"--name={self._coming}")
         if not self.jobs:
             return
         taken = _cancel(self.jobs)

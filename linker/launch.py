@@ -185,35 +185,41 @@ def submit(
 ) -> list[Job]:
     """Submit `count` workers, on SLURM as one array. Raises EnvironmentError when that is refused for good.
 
-    A refusal may hide an acceptance (a timeout of the answer), so what bears the name is cancelled before the next try.
+    A refusal may hide an acceptance (a timeout of the answer), so what bears the name is cancelled before the next try;
+    while that is not taken, nothing is submitted.
     """
+    clear = True
     for delay_s in (*BACKOFF_S, 0):
         try:
+            if not clear:
+                raise RuntimeError("scancel has no answer")
             return _submitted(task, settings, folder, name, count, spread)
         except (submitit.core.utils.FailedJobError, subprocess.SubprocessError, RuntimeError, OSError) as error:
             told = _last_line(str(error))
-            if settings.cluster == "slurm":
+            if settings.cluster != "slurm":
+                raise EnvironmentError(f"the worker was not started: {told}; see above") from error
+            if (wrong := slurm.PERMANENT.search(told)) or not delay_s:
                 slurm.cancel(f"--name={name}")
-            if settings.cluster != "slurm" or slurm.PERMANENT.search(told) or not delay_s:
-                where = "correct slurm/settings.yaml" if settings.cluster == "slurm" else "see above"
-                raise EnvironmentError(f"{settings.cluster}: the job was not accepted: {told}; {where}") from error
+                what = "correct slurm/settings.yaml" if wrong else "run again when the controller answers"
+                raise EnvironmentError(f"slurm: the job was not accepted: {told}; {what}") from error
             print(f"slurm does not accept the job: {told}; trying again in {delay_s} s", file=sys.stderr, flush=True)
             time.sleep(delay_s)
+            clear = slurm.cancel(f"--name={name}")
     raise AssertionError("the last try returned or raised")
 
 
 def _submitted(
     task: Callable[[], None], settings: LaunchSettings, folder: Path, name: str, count: int, spread: Spread
 ) -> list[Job]:
-    made = executor(settings, folder, name, spread)
-    if settings.cluster == "local":
+    made, local = executor(settings, folder, name, spread), settings.cluster == "local"
+    if local:
         shares = _shares(settings, count) if spread.tasks == 1 else [",".join(visible_gpus()[: spread.tasks])]
         handles = [made.submit(Work(task, devices)) for devices in shares]
     else:
         with _outside_jobs(), made.batch():
             handles = [made.submit(Work(task, None)) for _ in range(count)]
     ids = [handle.job_id for handle in handles]
-    return [Job(settings.cluster, folder, one, start_time(int(one)) if one.isdigit() else "") for one in ids]
+    return [Job(settings.cluster, folder, one, start_time(int(one)) if local else "") for one in ids]
 
 
 def _shares(settings: LaunchSettings, count: int) -> list[str]:

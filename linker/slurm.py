@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import dataclass
 
 TIMEOUT_S = 60  # of one question
+LAST_WORDS_S = 10  # of one to accounting: its database may hang for minutes, and a lost row waits meanwhile
 NOT_THE_ROWS_FAULT = ("CANCELLED", "NODE_FAIL", "PREEMPTED", "TIMEOUT", "BOOT_FAIL", "REVOKED")
 PERMANENT = re.compile(
     r"invalid|not available|not permitted|denied|unrecognized|no such|required|command not found|cannot be satisfied",
@@ -37,14 +38,16 @@ def queued(job_ids: list[str]) -> dict[str, Told] | None:
     return dict(_lines(done.stdout))
 
 
-def ending(job_id: str) -> Told:
-    """How a job that left the queue ended, as far as anybody remembers."""
-    done = _asked(["squeue", "-h", "-r", "-t", "all", "-j", job_id, "-o", "%i|%T|%N|%r"])
-    found = dict(_lines(done.stdout)).get(job_id)
-    if found is None:
-        done = _asked(["sacct", "-n", "-X", "-P", "-j", job_id, "-o", "JobID,State,NodeList,ExitCode"])
-        found = dict(_lines(done.stdout)).get(job_id)
-    return found or Told("UNKNOWN")
+def endings(job_ids: list[str]) -> dict[str, Told]:
+    """How jobs that left the queue ended, as far as anybody remembers."""
+    if not job_ids:
+        return {}
+    asked = ",".join(job_ids)
+    found = dict(_lines(_asked(["squeue", "-h", "-r", "-t", "all", "-j", asked, "-o", "%i|%T|%N|%r"]).stdout))
+    if not found.keys() >= set(job_ids):
+        words = ["sacct", "-n", "-X", "-P", "-j", asked, "-o", "JobID,State,NodeList,ExitCode"]
+        found = {**dict(_lines(_asked(words, LAST_WORDS_S).stdout)), **found}
+    return {job_id: found.get(job_id, Told("UNKNOWN")) for job_id in job_ids}
 
 
 def cancel(*words: str) -> bool:
@@ -62,8 +65,8 @@ def _lines(text: str) -> list[tuple[str, Told]]:
     return found
 
 
-def _asked(words: list[str]) -> subprocess.CompletedProcess[str]:
+def _asked(words: list[str], timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired) as error:
         return subprocess.CompletedProcess(words, 1, "", str(error))

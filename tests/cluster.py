@@ -1,7 +1,8 @@
 """A real SLURM on this machine's loopback for tests: munge, a controller, two nodes with two counted GPUs each.
 
-No systemd, no cgroups, no accounting; root is not needed. The commands that tests use lie in `bin`, and know their
-cluster; its sbatch can be told to refuse, its sacct answers nothing, as where no accounting is.
+No systemd, no cgroups; root is not needed. The commands that tests use lie in `bin`, and know their cluster; its sbatch
+can be told to refuse. Without accounting its sacct answers nothing; with it, MariaDB and slurmdbd keep the records, and
+squeue tells nothing of jobs that have ended, as some minutes later everywhere: sacct alone knows.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "squeue", "scontrol")
 COMMANDS = ("srun", "sbatch", "scancel", "squeue", "scontrol", "sinfo")
+ACCOUNTING = ("slurmdbd", "sacctmgr", "sacct", "mariadbd", "mariadb-install-db")
 NODES, GPUS = ("g1", "g2"), 2
 BOOT_S = 30
 
@@ -60,10 +62,30 @@ MinJobAge=300
 SlurmdTimeout=10
 MessageTimeout=10
 TCPTimeout=2
-AccountingStorageType=accounting_storage/none
+{accounting}
 {nodes}
 PartitionName=gpu Nodes={names} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
 PartitionName=urgent Nodes={names} MaxTime=INFINITE State=UP PriorityTier=10
+"""
+KEEPING = """AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost={address}
+AccountingStoragePort={port}
+AccountingStoragePass={folder}/munge.sock
+AccountingStorageTRES=gres/gpu"""
+KEEPER = """
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.sock
+DbdHost={host}
+DbdAddr={address}
+DbdPort={port}
+SlurmUser={user}
+{communication}
+PidFile={folder}/slurmdbd.pid
+LogFile={folder}/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser={user}
+StorageLoc=slurm_acct_db
 """
 WRAPPER = """#!/bin/sh
 export SLURM_CONF={folder}/slurm.conf
@@ -73,23 +95,27 @@ exec {command} "$@"
 REFUSE = """left=$(cat {folder}/refusals 2>/dev/null || echo 0)
 if [ "$left" -gt 0 ]; then
     echo $((left - 1)) > {folder}/refusals
+    {command} "$@" >/dev/null # accepted all the same
     echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
     exit 1
 fi
 echo x >> {folder}/accepted"""
+FORGET = 'case "$*" in *"-t all"*) exit 0;; esac'  # MinJobAge has passed: what has ended is known to accounting alone
 
 
-def missing() -> str:
-    """What a real SLURM lacks here; '' when it is all there."""
+def missing(accounting: bool = False) -> str:
+    """What a real SLURM lacks here, or its accounting; '' when it is all there."""
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    lacking = [name for name in DAEMONS if not shutil.which(name)]
-    return f"{', '.join(lacking)} not installed (Debian: slurm-wlm munge)" if lacking else ""
+    lacking = [name for name in (ACCOUNTING if accounting else DAEMONS) if not shutil.which(name)]
+    packages = "slurmdbd mariadb-server-core mariadb-client-core" if accounting else "slurm-wlm munge"
+    return f"{', '.join(lacking)} not installed (Debian: {packages})" if lacking else ""
 
 
 class Cluster:
     """A running cluster; its folder is short, as the names of sockets must be."""
 
-    def __init__(self) -> None:
+    def __init__(self, accounting: bool = False) -> None:
+        self.accounting = accounting
         self.folder = Path(tempfile.mkdtemp(prefix="slurm."))
         self.folder.chmod(0o755)  # munge wants its socket in reach of everybody
         self.bin = self.folder / "bin"
@@ -105,12 +131,31 @@ class Cluster:
         munge += [f"--pid-file={self.folder}/munged.pid", f"--log-file={self.folder}/munged.log"]
         self._daemon("munged", "munged", *munge, f"--seed-file={self.folder}/munge.seed")
         self._wait(lambda: (self.folder / "munge.sock").exists(), "munged")
+        if self.accounting:
+            self._start_database()
+            self._start_accounting()
+            subprocess.run([self.bin / "sacctmgr", "-i", "add", "cluster", "loopback"], capture_output=True, check=True)
         self._daemon("slurmctld", "slurmctld", "-D")
         for node in NODES:
             self.start_node(node)
-        self._wait(
-            lambda: self.ask("sinfo", "-h", "-N", "-p", "gpu", "-o", "%T").split() == ["idle"] * len(NODES), "slurmd"
-        )
+        self._wait(self._is_idle, "slurmd")
+
+    def _start_database(self) -> None:
+        """MariaDB in this folder, on a unix socket alone."""
+        kept = ["--no-defaults", f"--datadir={self.folder}/database", f"--user={getpass.getuser()}"]
+        subprocess.run(
+            ["mariadb-install-db", *kept, "--auth-root-authentication-method=normal", "--skip-test-db"],
+            capture_output=True, check=True,
+        )  # fmt: skip
+        small = ["--skip-grant-tables", "--skip-log-bin", "--performance-schema=off", "--innodb-buffer-pool-size=64M"]
+        small += ["--innodb-flush-log-at-trx-commit=0", f"--pid-file={self.folder}/mariadbd.pid"]
+        self._daemon("mariadbd", "mariadbd", *kept, *small, "--skip-networking", f"--socket={self.folder}/mysql.sock")
+        self._wait(lambda: (self.folder / "mysql.sock").exists(), "mariadbd")
+
+    def _start_accounting(self) -> None:
+        self._daemon("slurmdbd", "slurmdbd", "-D")
+        asked = [self.bin / "sacctmgr", "-n", "list", "cluster"]
+        self._wait(lambda: subprocess.run(asked, capture_output=True, check=False).returncode == 0, "slurmdbd")
 
     def _is_idle(self) -> bool:
         return self.ask("sinfo", "-h", "-N", "-p", "gpu", "-o", "%T").split() == ["idle"] * len(NODES)
@@ -125,6 +170,12 @@ class Cluster:
             f" RealMemory=64000 Gres=gpu:{GPUS} State=UNKNOWN"
             for index, name in enumerate(NODES)
         )
+        told["accounting"] = "AccountingStorageType=accounting_storage/none"
+        if self.accounting:
+            accounting = {**told, "port": self.port + 1 + len(NODES)}
+            told["accounting"] = KEEPING.format(**accounting)
+            (self.folder / "slurmdbd.conf").write_text(KEEPER.format(**accounting))
+            (self.folder / "slurmdbd.conf").chmod(0o600)
         (self.folder / "slurm.conf").write_text(CONF.format(**told))
         (self.folder / "cgroup.conf").write_text(f"CgroupPlugin={self._no_cgroups()}\n")
         devices = []
@@ -144,16 +195,19 @@ class Cluster:
 
     def _write_commands(self) -> None:
         self.bin.mkdir()
-        for name in COMMANDS:
-            first = REFUSE.format(folder=self.folder) if name == "sbatch" else ""
+        first_words = {"sbatch": REFUSE, "squeue": FORGET if self.accounting else ""}
+        for name in (*COMMANDS, *(("sacct", "sacctmgr") if self.accounting else ())):
+            first = first_words.get(name, "").format(folder=self.folder, command=shutil.which(name))
             text = WRAPPER.format(folder=self.folder, first=first, command=shutil.which(name))
             (self.bin / name).write_text(text)
-        (self.bin / "sacct").write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
+        if not self.accounting:
+            (self.bin / "sacct").write_text("#!/bin/sh\necho 'Slurm accounting storage is disabled' >&2\nexit 1\n")
         for path in self.bin.iterdir():
             path.chmod(0o755)
 
     def _daemon(self, name: str, *words: str) -> None:
         environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), "LOOPBACK_DAEMON": name}
+        environment["MYSQL_UNIX_PORT"] = str(self.folder / "mysql.sock")  # where slurmdbd finds the database
         with (self.folder / f"{name}.out").open("ab") as out:
             self.daemons[name] = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, start_new_session=True
@@ -174,7 +228,7 @@ class Cluster:
         """A port with some free ones behind it, below those that are given out by chance."""
         for first in range(21_000 + os.getpid() % 9000, 32_000, 10):
             try:
-                for port in range(first, first + 4):
+                for port in range(first, first + 2 + len(NODES)):
                     with socket.socket() as probe:
                         probe.bind(("127.0.0.1", port))
             except OSError:
@@ -197,7 +251,7 @@ class Cluster:
         return self.ask("squeue", "-h", "-r", "-o", "%i %T %N").splitlines()
 
     def refuse(self, times: int) -> None:
-        """Let sbatch fail so often, as a busy controller's."""
+        """Let sbatch take a job and tell a timeout, so often, as a busy controller's does."""
         (self.folder / "refusals").write_text(str(times))
 
     def preempt(self, seconds: float) -> None:
@@ -249,9 +303,7 @@ class Cluster:
                 self.start_node(node)
         self.ask("scontrol", "update", f"nodename={','.join(NODES)}", "state=resume")
         self._wait(lambda: not self.queue(), "an empty queue")
-        self._wait(
-            lambda: self.ask("sinfo", "-h", "-N", "-p", "gpu", "-o", "%T").split() == ["idle"] * len(NODES), "slurmd"
-        )
+        self._wait(self._is_idle, "slurmd")
 
     def stop(self) -> None:
         """End all that was started here, by its process id, and delete the folder."""

@@ -124,3 +124,16 @@ def cluster(one_cluster: Cluster) -> Iterator[Cluster]:
     one_cluster.clear()
     yield one_cluster
     one_cluster.clear()
+
+
+@pytest.fixture
+def accounting() -> Iterator[Cluster]:
+    """A SLURM of its own that keeps accounts, where a database for them is installed; no machine needs one."""
+    if lacking := missing() or missing(accounting=True):
+        pytest.skip(f"no accounting of SLURM here: {lacking}")
+    cluster = Cluster(accounting=True)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()

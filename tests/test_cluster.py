@@ -27,6 +27,7 @@ from conftest import ROOT, Workshop
 
 from linker import cli, crew
 from linker.config import GenerateSettings, LaunchSettings, token
+from linker.heartbeat import read_workers
 from linker.records import read_json, write_json
 from linker.rows import Queue
 
@@ -172,6 +173,50 @@ def undisturbed(shard: Shard) -> dict[str, str]:
     """What the rows' clips are without workers, jobs and accidents."""
     rows = read_json(shard.results / "shards" / "s000.json")["rows"]
     return {row["clip"]: f"{json.dumps([row, 'face', 'driver', None])}\n" * 3 for row in rows}
+
+
+def test_what_accounting_alone_knows_is_told(workshop: Workshop, accounting: Cluster) -> None:
+    """With slurmdbd: a lost node, whose job it then lists twice; a worker killed, and another while accounting hangs;
+    an outside scancel. Each is told within a minute as what it is; a rerun delivers."""
+    shard = Shard(workshop, accounting)
+    shard.results.mkdir()
+    shard.rows(4)
+    head, cut_off = shard.head(2, TRIVIAL_S="600"), set[int]()
+
+    def workers() -> dict[int, dict[str, Any]]:
+        signs, living = read_workers(shard.results / "shards" / "s000" / "workers"), accounting.workers()
+        return {sign["pid"]: sign for sign in signs.values() if sign["pid"] in living and sign["pid"] not in cut_off}
+
+    def told_after_kill() -> str:
+        wait_for(lambda: len(workers()) == 2)
+        pid, sign = max(workers().items())
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: f"job {sign['job']} ended" in shard.log())
+        return shard.log().rpartition(f"job {sign['job']} ended without a result: ")[2]
+
+    try:
+        wait_for(lambda: len(workers()) == 2)
+        lost = next(iter(workers().values()))
+        accounting.cut_off(lost["node"])
+        accounting.ask("scontrol", "update", f"nodename={lost['node']}", "state=down", "reason=test")
+        cut_off.update(pid for pid, sign in workers().items() if sign["node"] == lost["node"])  # they live on
+        wait_for(lambda: len(workers()) == 2)
+        records = accounting.ask("sacct", "-n", "-X", "-D", "-o", "State", "-j", lost["job"])
+        assert records.split() == ["NODE_FAIL", "RUNNING"]
+        assert told_after_kill().startswith("FAILED (9:0) on ")
+        accounting.daemons["slurmdbd"].send_signal(signal.SIGSTOP)
+        assert told_after_kill().startswith("UNKNOWN: ")
+        accounting.daemons["slurmdbd"].send_signal(signal.SIGCONT)
+        wait_for(lambda: len(workers()) == 2)
+        accounting.ask("scancel", *(sign["job"] for sign in workers().values()))
+        _, told = head.communicate(timeout=60)
+        assert head.returncode == 3
+        assert re.search(r"was cancelled from outside \(CANCELLED \(by \d+\) on g[12]\)", told)
+        assert shard.run(2)[0] == 0
+        assert shard.frames() == undisturbed(shard)
+    finally:
+        accounting.daemons["slurmdbd"].send_signal(signal.SIGCONT)
+        shard.end()
 
 
 @pytest.mark.parametrize("victim", ["worker", "node", "head"])
@@ -321,13 +366,16 @@ def test_an_outside_scancel_is_told_as_what_it_is(shard: Shard) -> None:
 
 
 def test_a_refusing_controller_is_asked_again_and_a_wrong_partition_is_not(shard: Shard) -> None:
-    shard.rows(1)
+    """Each refusal hides an acceptance, which is cancelled before the next try."""
+    shard.rows(2)
     shard.cluster.refuse(3)
-    code, told = shard.run(1)
+    code, told = shard.run(1, TRIVIAL_S="3")
     assert code == 0, told
+    assert shard.frames() == undisturbed(shard)
+    assert shard.cluster.queue() == []
     assert told.count("slurm does not accept the job") == 3
     assert "Socket timed out" in told
-    shard.rows(2)
+    shard.rows(3)
     nowhere = token(LaunchSettings(partition="nowhere", **WORKER))
     code, told = shard.run(1, LINKER_LAUNCH=nowhere)
     assert code == 3
