@@ -267,6 +267,9 @@ class TrainSettings(Group):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="of first weights, draws and noise")
     data_seed: int = Field(0, ge=0, le=2**31 - 1, description="of the first drawn video; the next ones follow")
     videos: int = Field(1600, ge=4, le=1_000_000, description="drawn training videos of about 2 s")
+    stills: str = Field(
+        "", description="folder of portraits that are set in motion in two of five drawn videos; empty = drawn people"
+    )
     utterances: int = Field(3000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
     codec_steps: int = Field(2600, ge=1, le=10_000_000, description="steps of the image codec, 8 pairs of frames each")
     speech_steps: int = Field(1600, ge=1, le=10_000_000, description="steps of the speech encoder, 16 pieces each")

@@ -16,7 +16,7 @@ rule draw_videos:
     conda:
         "../environment.yml"
     params:
-        settings=training("videos", "data_seed"),
+        settings=training("videos", "data_seed", "stills"),
     message:
         "draw_videos"
     shell:

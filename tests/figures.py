@@ -41,9 +41,10 @@ LIDS = ((159, 145), (386, 374))  # of the face mesh: upper and lower lid of each
 STEADY = (33, 133, 362, 263, 168, 6, 197, 195)  # corners of the eyes and the bridge of the nose
 WINDOW = 12  # frames between two joins
 LAGS = range(-3, 4)
-VALUES = (0.0, 0.5, 1.0, 1.5, 2.0)  # of a scale
-RANGES = (0.6, 0.8, 1.0, 1.25, 1.5)  # of an area
 REGIONS = ("head", "mouth", "eyes")
+Try = tuple[str, str, float]  # "scales" or "ranges", a region, its value
+EVERY_TRY: list[Try] = [("scales", region, value) for region in REGIONS for value in (0.0, 0.5, 1.5, 2.0)]
+EVERY_TRY += [("ranges", "mouth", value) for value in (0.6, 0.8, 1.25, 1.5)]
 Curve = NDArray[np.float64]
 
 
@@ -218,20 +219,18 @@ def motion_of(seen: list[Seen]) -> dict[str, float]:
     }
 
 
-def controls_of(prepared: list[Prepared], folder: Path, settings: GenerateSettings) -> dict[str, Any]:
-    """Line 3: motion of every region with each control changed alone, as a share of the motion without."""
+def controls_of(
+    prepared: list[Prepared], folder: Path, settings: GenerateSettings, tries: list[Try] | None = None
+) -> dict[str, Any]:
+    """Line 3: motion of every region with one control changed, as a share of the motion without."""
     base = motion_of(generated(prepared, folder, settings, "base"))
-    print("base", base)
     table = {}
-    for kind, values in (("scales", VALUES), ("ranges", RANGES)):
-        for place, region in enumerate(REGIONS):
-            for value in values:
-                if value != 1 and (kind == "scales" or region == "mouth"):
-                    told = [value if place == k else 1.0 for k in range(3)]
-                    name = f"{kind[:-1]}-{region}-{value:g}".replace(".", "_")
-                    moved = motion_of(generated(prepared, folder, settings, name, **{kind: told}))
-                    table[name] = {part: moved[part] / base[part] for part in base}
-                    print(f"{name:20}", {part: round(share, 2) for part, share in table[name].items()}, flush=True)
+    for kind, region, value in EVERY_TRY if tries is None else tries:
+        told = [value if region == each else 1.0 for each in REGIONS]
+        name = f"{kind[:-1]}-{region}-{value:g}".replace(".", "_")
+        moved = motion_of(generated(prepared, folder, settings, name, **{kind: told}))
+        table[name] = {part: moved[part] / base[part] if base[part] else None for part in base}
+        print(name, table[name], flush=True)
     return {"base": base, **table}
 
 

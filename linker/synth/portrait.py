@@ -17,7 +17,7 @@ from linker.synth.drawing import Array, Image, vec
 from linker.synth.geometry import SCALE, Frame, enlarge, gap_of, maps, project
 from linker.synth.hair import Layer
 from linker.synth.motion import Motion
-from linker.synth.regions import region_boxes, region_masks
+from linker.synth.regions import Outlines, region_boxes, region_masks
 from linker.synth.traits import STYLES, Traits, draw_traits
 
 Video = NDArray[np.uint8]  # (T, size, size, 3) RGB
@@ -90,6 +90,14 @@ class Portrait:
         """Head, mouth and eyes of every frame: (T, 3, size_px, size_px), 0..1, disjoint."""
         return self.truth(motion).masks(size_px)
 
+    def outlines(self, motion: Motion) -> Outlines:
+        """Region outlines (T, n, 2) in frame pixels: head, mouth, left and right eye with its brow."""
+        return self.truth(motion).outlines()
+
+    def mouth_opening_px(self, motion: Motion) -> Array:
+        """Gap between the lips at the middle (T,), frame pixels."""
+        return self.truth(motion).mouth_opening_px
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -111,7 +119,7 @@ class Truth:
         mouth = features.posed(features.mouth(self.traits, self.motion), self.motion, self.frame)
         return np.linalg.norm(mouth["inner_up"][:, -1] - mouth["inner_up"][:, 0], axis=-1)
 
-    def outlines(self) -> dict[str, Array]:
+    def outlines(self) -> Outlines:
         """Region outlines (T, n, 2) in frame pixels: head, mouth, left and right eye with its brow."""
         t, m = self.traits, self.motion
         shape = features.mouth(t, m)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from linker.synth import speech as speech_module
 from linker.synth import visemes
 from linker.synth.acting import Acting, draw_acting, leaned, leaned_outlines
 from linker.synth.motion import Motion
-from linker.synth.portrait import STYLES, draw_portrait
+from linker.synth.portrait import STYLES, Portrait, draw_portrait
 from linker.synth.regions import region_masks
+from linker.synth.warp import StillPortrait
 
+STILLS = 0.4  # share of videos that set a still in motion, where there are any
 MASK_PX = 16  # side of the stored region masks; a latent of the mini model has as many places
 
 
@@ -37,26 +40,40 @@ class Video:
     style: str
 
 
-def make_video(seed: int, size_px: int = 256, duration_s: tuple[float, float] = (1.9, 2.5)) -> Video:
-    """Draw and speak one video; styles take turns, everything else is drawn from `seed`."""
+def make_video(
+    seed: int,
+    size_px: int = 256,
+    duration_s: tuple[float, float] = (1.9, 2.5),
+    stills: Sequence[StillPortrait] = (),
+) -> Video:
+    """Draw and speak one video; styles take turns, everything else is drawn from `seed`. Of `stills`, pictures of
+    `size_px`, some are set in motion instead."""
     speech = speech_module.random_speech(seed, duration_s=duration_s)
     frames = round(len(speech.samples) / SAMPLE_RATE_HZ * FPS)
     plain, acting = visemes.motion(speech, seed)[:frames], draw_acting(seed)
     motion = acting.performed(plain)
-    style = STYLES[seed % len(STYLES)]
-    portrait = draw_portrait(seed, style, size_px, cropped=True)
-    outlines = leaned_outlines(portrait.truth(plain).outlines(), size_px, acting.lean_deg)
+    style, portrait = who(seed, size_px, stills)
+    outlines = leaned_outlines(portrait.outlines(plain), size_px, acting.lean_deg)
     return Video(
         frames=leaned(portrait.render(motion), acting.lean_deg),
         samples=speech.samples,
         masks=region_masks(outlines, size_px, MASK_PX),
         classes=visemes.viseme_classes(speech),
-        opening_px=portrait.truth(motion).mouth_opening_px,
+        opening_px=portrait.mouth_opening_px(motion),
         motion=motion,
         acting=acting,
         language=speech.language,
         style=style,
     )
+
+
+def who(seed: int, size_px: int, stills: Sequence[StillPortrait]) -> tuple[str, Portrait | StillPortrait]:
+    """The style and the face of video `seed`."""
+    rng = np.random.default_rng([seed, 13])
+    if stills and rng.random() < STILLS:
+        return "still", stills[int(rng.integers(len(stills)))]
+    style = STYLES[seed % len(STYLES)]
+    return style, draw_portrait(seed, style, size_px, cropped=True)
 
 
 def save_video(video: Video, folder: Path, name: str) -> None:
@@ -78,9 +95,11 @@ def save_video(video: Video, folder: Path, name: str) -> None:
         )
 
 
-def draw_videos(folder: Path, count: int, first_seed: int = 0, size_px: int = 256) -> None:
+def draw_videos(
+    folder: Path, count: int, first_seed: int = 0, size_px: int = 256, stills: Sequence[StillPortrait] = ()
+) -> None:
     """Draw `count` videos that are not there yet; what a killed run left whole is kept."""
     for seed in range(first_seed, first_seed + count):
         name = f"{seed:06d}"
         if not (folder / f"{name}.npz").exists():
-            save_video(make_video(seed, size_px), folder, name)
+            save_video(make_video(seed, size_px, stills=stills), folder, name)

@@ -317,7 +317,7 @@ class StillPortrait:
                 )
                 patch.put_back()
 
-    def _outlines(self, m: Motion) -> Outlines:
+    def outlines(self, m: Motion) -> Outlines:
         """Regions (T, n, 2) in frame pixels: head with hair, mouth, both eyes with brows."""
         shapes = self._shapes(m)
         lips = np.concatenate([shapes["outer_up"], shapes["outer_low"][:, ::-1]], 1)
@@ -341,11 +341,11 @@ class StillPortrait:
 
     def masks(self, motion: Motion, size_px: int = 32) -> Array:
         """Head, mouth and eyes of every frame: (T, 3, size_px, size_px), 0..1, disjoint."""
-        return region_masks(self._outlines(motion), self.size_px, size_px)
+        return region_masks(self.outlines(motion), self.size_px, size_px)
 
     def regions(self, motion: Motion) -> Array:
         """Boxes (T, 3, 4) x0, y0, x1, y1 in frame pixels of head, mouth and both eyes."""
-        return region_boxes(self._outlines(motion))
+        return region_boxes(self.outlines(motion))
 
 
 def spread(width: Array, half: float) -> Array:

@@ -87,6 +87,17 @@ def portrait_of(name: str, frames: int) -> int:
     return 0 if rng.random() < RESTING_SHARE else int(rng.integers(frames))
 
 
+def keep_only(folder: Path, made_of: str) -> None:
+    """Empty the folder of videos that were made of something else than `made_of` says; its note says what."""
+    note = folder / "made_of"
+    if note.is_file() and note.read_text(encoding="utf-8") == made_of:
+        return
+    for path in (*folder.glob("*.npz"), *folder.glob("*.frames.npy")):
+        path.unlink()
+    with atomic(note) as temporary:
+        temporary.write_text(made_of, encoding="utf-8")
+
+
 def encode_videos(videos: Path, codec: torch.nn.Module, encoder: torch.nn.Module, cache: Path) -> None:
     """Encode every video that is not in `cache` yet."""
     files = frame_files(videos)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from linker import heartbeat
+from linker import __version__, heartbeat
 from linker.backends import load_speech_encoder
 from linker.config import TrainSettings
 from linker.errors import EnvironmentError
@@ -29,13 +29,14 @@ from linker.train import codec as codec_module
 from linker.train import critic as critic_module
 from linker.train import speech as speech_module
 from linker.train.curves import draw_curves
-from linker.train.dataset import encode_clip, latent_deviation, portrait_of
+from linker.train.dataset import encode_clip, keep_only, latent_deviation, portrait_of
 from linker.train.dataset import encode_videos as encode_range
 from linker.train.footage import Segment, decoded, read_segments
 from linker.train.journal import read_metrics
 from linker.train.ranks import Ranks
 from linker.train.record import write_record
 from linker.train.stages import stage_1, stage_2, train_stage
+from linker.train.stills import Stills, read_stills
 
 HELD_OUT = 4  # videos that samples are made of, and that are not trained on
 HELD_OUT_SEED = 100_000_000  # of the first one that is drawn
@@ -43,9 +44,14 @@ HELD_OUT_SEED = 100_000_000  # of the first one that is drawn
 
 def draw_videos(videos: Path, settings: TrainSettings) -> None:
     """Draw and speak the training videos into the folder of the listing `videos`."""
-    draw_range(videos.parent, settings.videos, settings.data_seed)
-    draw_range(videos.parent.with_name("encoded") / "held_out", HELD_OUT, HELD_OUT_SEED + settings.data_seed)
-    write_json(videos, {"videos": settings.videos, "first_seed": settings.data_seed})
+    folder, held_out = videos.parent, videos.parent.with_name("encoded") / "held_out"
+    found = read_stills(Path(settings.stills), folder.with_name("stills")) if settings.stills else Stills()
+    made_of = f"{__version__} {settings.data_seed} {found.digest}"
+    for part, count, seed in ((folder, settings.videos, 0), (held_out, HELD_OUT, HELD_OUT_SEED)):
+        keep_only(part, made_of)
+        draw_range(part, count, seed + settings.data_seed, stills=found.faces)
+    told = {"stills": len(found.faces), "skipped": found.skipped, "made_of": made_of}
+    write_json(videos, {"videos": settings.videos, "first_seed": settings.data_seed} | told)
 
 
 def train_codec(videos: Path, codec: Path, settings: TrainSettings) -> None:
@@ -68,6 +74,10 @@ def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> Non
     device = Ranks.join().device
     net, encoder = load_codec(codec.parent).to(device), load_speech_encoder(speech.parent).to(device)
     net.to(memory_format=torch.channels_last)
+    networks = " ".join(
+        sha256_file(path) for part in (codec, speech) for path in sorted(part.parent.glob("*.safetensors"))
+    )
+    keep_only(encoded.parent, f"{sha256_file(videos)} {networks}")
     encode_range(videos.parent, net, encoder, encoded.parent)
     write_json(encoded, {"latent_std": latent_deviation(encoded.parent)})
 
@@ -121,13 +131,10 @@ def encode_segments(
 
 def clear_cache(cache: Path, keys: set[str], networks: str) -> None:
     """Forget what other networks encoded, and segments that are no longer there."""
-    note = cache / "networks"
-    is_same = note.is_file() and note.read_text() == networks
+    keep_only(cache, networks)
     for path in cache.glob("*.npz"):
-        if not is_same or path.stem not in keys:
+        if path.stem not in keys:
             path.unlink()
-    cache.mkdir(parents=True, exist_ok=True)
-    note.write_text(networks)
 
 
 def keep_held_out(segments: list[Segment], arch: Architecture, folder: Path) -> None:

@@ -1,0 +1,63 @@
+"""Portraits of a user's folder as stills that training videos set in motion: real skin, light and paint."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from linker.config import FaceSettings, LimitSettings
+from linker.errors import EnvironmentError
+from linker.face import crop_face
+from linker.records import read_json, sha256_file
+from linker.synth.warp import StillPortrait
+
+KINDS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+VIDEO_PX = 256  # side of the frames they are rendered to
+
+
+@dataclass(frozen=True)
+class Stills:
+    """The faces that were found, what was skipped and why, and a digest of the pictures."""
+
+    faces: list[StillPortrait] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    digest: str = ""
+
+
+def read_stills(folder: Path, cache: Path) -> Stills:
+    """Every picture of `folder` whose face the workflow accepts, cropped as it crops portraits; crops are kept in
+    `cache`. Raises EnvironmentError where there is none."""
+    if not folder.is_dir():
+        raise EnvironmentError(f"train.stills: found no folder {folder}; give one with portraits, or leave it empty")
+    faces, skipped, digests = [], [], []
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS):
+        digest = sha256_file(path)
+        found = read_still(path, cache / digest[:16])
+        if isinstance(found, str):
+            skipped.append(f"{path.name}: {found}")
+            print(f"draw_videos skips {skipped[-1]}", file=sys.stderr)
+        else:
+            faces.append(found)
+            digests.append(digest)
+    if not faces:
+        why = f" ({skipped[0]})" if skipped else ""
+        raise EnvironmentError(f"train.stills: {folder} has no picture with one face{why}; give other portraits")
+    return Stills(faces, skipped, hashlib.sha256(" ".join(digests).encode()).hexdigest())
+
+
+def read_still(path: Path, cache: Path) -> StillPortrait | str:
+    """A picture's face as a still, or why it has none."""
+    cache.mkdir(parents=True, exist_ok=True)
+    face, crop = cache / "face.png", cache / "crop.json"
+    if not crop.exists():
+        crop_face(path, face, crop, "", FaceSettings(), LimitSettings())
+    facts = read_json(crop)
+    if facts["refusal"]:
+        return str(facts["refusal"]["reason"])
+    pixels = np.asarray(Image.open(face).convert("RGB"))
+    return StillPortrait(pixels, np.array(facts["landmarks"], np.float32), VIDEO_PX)

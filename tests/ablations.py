@@ -1,0 +1,132 @@
+"""What each of the paper's choices is worth: the same budget of training with and without it, measured alike.
+
+PYTHONPATH=.:tests python tests/ablations.py TRAINING [--steps 500] [--stage1 200] [--only NAME] [--json FILE]
+
+TRAINING is a folder that `linker train` left: its encoded/ is trained on, its weights/ lends codec and speech encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import figures
+import numpy as np
+import torch
+
+from linker import clip
+from linker.config import GenerateSettings
+from linker.model.architecture import MINI, Architecture
+from linker.model.lingualinker import LinguaLinker
+from linker.records import read_json
+from linker.train.dataset import Windows
+from linker.train.fit import Plan
+from linker.train.stages import NEW_IN_STAGE_2, Stage, train_stage
+
+TRIES: list[figures.Try] = [
+    ("scales", "head", 0.0),
+    ("scales", "eyes", 0.0),
+    ("ranges", "mouth", 0.6),
+    ("ranges", "mouth", 1.5),
+]
+STAGE_1 = Stage(
+    "stage1", 1, 16, Plan(200, 6e-4, ema=0.995), ("reference.*", "denoising.*"), NEW_IN_STAGE_2, full_noise=0.4
+)
+STAGE_2 = Stage("stage2", 12, 2, Plan(500, 6e-4, ema=0.995), ("*",), full_noise=0.4)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """changes: of stage 2; masks_only: the gate is the mask alone; forgets: no window sees the one before it; single:
+    stage 1's time goes to stage 2."""
+
+    changes: dict[str, Any]
+    masks_only: bool = False
+    forgets: bool = False
+    single: bool = False
+
+
+VARIANTS = {
+    "as the paper": Variant({}),
+    "without region losses": Variant({"mouth_weight": 0.0, "eyes_weight": 0.0}),
+    "gates are masks alone": Variant({"frozen": ("*.gate.*",)}, masks_only=True),
+    "without preceding frames": Variant({}, forgets=True),
+    "a single stage": Variant({}, single=True),
+}
+
+
+def train(variant: Variant, training: Path, folder: Path, steps: int, stage1_steps: int) -> None:
+    """Train a variant from nothing; `folder` becomes a checkpoint."""
+    torch.manual_seed(0)
+    encoded = training / "encoded"
+    model = LinguaLinker(Architecture.model_validate(MINI.model_dump() | read_json(encoded / "encoded.json")))
+    if variant.masks_only:
+        for name, value in model.named_parameters():
+            if name.endswith(".alpha"):
+                torch.nn.init.zeros_(value)
+    first = replace(STAGE_1, plan=replace(STAGE_1.plan, steps=stage1_steps))
+    plan = replace(STAGE_2.plan, steps=steps + variant.single * stage1_steps)
+    second = replace(STAGE_2, plan=plan, **variant.changes)
+    with mock.patch.object(Windows, "_sample", forgetful(Windows._sample) if variant.forgets else Windows._sample):
+        if not variant.single:
+            train_stage(model.train(), first, encoded, folder / "stage1")
+        train_stage(model.train(), second, encoded, folder / "stage2")
+    for part in ("codec", "speech"):
+        shutil.copytree(training / "weights" / part, folder / "weights" / part, dirs_exist_ok=True)
+    model.save_pretrained(folder / "weights", {"stage": 2}, torch.float32)
+
+
+def forgetful(sample: Callable[..., Any]) -> Callable[..., Any]:
+    """Training windows whose preceding frames are always the portrait, whose latent is zero (MotionCodec)."""
+
+    def forgotten(*given: Any) -> tuple[np.ndarray, ...]:
+        target, reference, preceding, *others = sample(*given)
+        return target, reference, np.zeros_like(preceding), *others
+
+    return forgotten
+
+
+def measured(variant: Variant, weights: Path, folder: Path, clips: int) -> dict[str, Any]:
+    """The figures of lines 1 to 4."""
+    settings = GenerateSettings(weights=str(weights))
+    start = clip.preceding_frames
+
+    def forgotten(model: LinguaLinker, still: torch.Tensor, _previous: torch.Tensor | None) -> torch.Tensor:
+        return start(model, still, None)
+
+    with mock.patch.object(clip, "preceding_frames", forgotten if variant.forgets else start):
+        prepared = [figures.prepare(number, folder) for number in range(clips)]
+        seen = figures.generated(prepared, folder, settings, "clips")
+        found = {"sync": figures.sync_of(prepared, seen), "ssim": figures.identity_of(prepared, seen)}
+        return found | {
+            "joins": figures.joins_of(seen),
+            "controls": figures.controls_of(prepared[:3], folder, settings, TRIES),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("training", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--stage1", type=int, default=200)
+    parser.add_argument("--clips", type=int, default=10)
+    parser.add_argument("--only", action="append", choices=VARIANTS)
+    given = parser.parse_args()
+    for name in given.only or VARIANTS:
+        folder = given.out / name.replace(" ", "-")
+        train(VARIANTS[name], given.training, folder, given.steps, given.stage1)
+        shutil.rmtree(folder / "clips", ignore_errors=True)
+        found = measured(VARIANTS[name], folder / "weights", folder / "clips", given.clips)
+        (folder / "figures.json").write_text(json.dumps(found, indent=1, default=float), encoding="utf-8")
+        print(name, json.dumps(found, default=float), flush=True)
+
+
+if __name__ == "__main__":
+    main()
