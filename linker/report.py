@@ -1,4 +1,5 @@
-"""report: what became of every row: a table (status.tsv), a manifest of what failed, and one offline page."""
+"""report: what became of every row: a table (status.tsv), a manifest of what failed, and one offline page; on request
+the page in parts that hold small copies of their videos, for where no file can lie beside a page."""
 
 from __future__ import annotations
 
@@ -8,32 +9,40 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import yaml
 from PIL import Image
 
+from linker.config import FPS
 from linker.manifest import COLUMNS as MANIFEST_COLUMNS
 from linker.manifest import RANGES, SCALES, read_manifest
 from linker.media import Undecodable, read_frames
+from linker.previews import write_preview
 from linker.records import Manifest, Row, atomic, read_json
-from linker.report_page import Card, render
+from linker.report_page import Card, parted, render
 from linker.status import RowState, read_ledgers, read_states
 
 COLUMNS = ("clip", "state", "step", "kind", "reason", "seconds", "video")
 POSTER_FRAME = 15  # well into the first word; a long clip costs no more than a short one
 POSTER_PX, POSTER_QUALITY = 288, 68  # about 8 kB: posters are part of the page, a thousand make 10 MB
+PREVIEW_S, PREVIEWS_S = 60.0, 20_000.0  # of one video, and of all: some 200 MB
+# Snakemake's report makes a page an address (base64), and Chromium opens none of more than 2 MiB.
+PART_BYTES = 1_450_000
+COPIES = "Small copies, each of at most {:.0f} s. The videos themselves are in the results folder: videos/, or draft/."
 SHARED = {"crop_face": "portrait_id", "extract_masks": "portrait_id",
           "normalize_audio": "audio_id", "detect_language": "audio_id"}  # fmt: skip
 OWN = ("stabilize_background", "upscale_video", "mux_audio")
 
 
-def report(results: Path, manifest: Path, status: Path, page: Path) -> None:
+def report(results: Path, manifest: Path, status: Path, page: Path, parts: Path | None = None) -> None:
     """Write `status` (one line a row), failed.csv beside it (the rows to do again, itself a manifest) and `page` (HTML
-    with everything in it but the videos), from whatever sidecars there are.
+    with everything in it but the videos), from whatever sidecars there are; into the folder `parts`, where one is
+    named, the page in parts that hold small copies of their videos.
 
     A video whose poster cannot be drawn has none; nothing that a row lacks stops the report of the others.
     """
@@ -43,8 +52,47 @@ def report(results: Path, manifest: Path, status: Path, page: Path) -> None:
     _write(status, "".join("\t".join(line) + "\n" for line in [COLUMNS, *map(_line, cards)]))
     _write(status.with_name("failed.csv"), failed_manifest(todo, states))
     _write(page, render(todo.path.name, cards, _run_settings(results)))
+    if parts:
+        _write_parts(parts, page, todo.path.name, cards, _run_settings(results))
     done = sum(card.state == "done" for card in cards)
     print(f"{done} of {len(cards)} rows done; {page}", file=sys.stderr)
+
+
+def _write_parts(folder: Path, page: Path, name: str, cards: list[Card], settings: dict[str, Any]) -> None:
+    """The page in parts, each named by its first and last row; a card's files are in it, or are left out."""
+    limit_s = min(PREVIEW_S, PREVIEWS_S / max(len(cards), 1))
+    spare = len(render(name, [], settings).encode()) + 2000  # what every part has around its cards
+    last, digits = 0, len(str(len(cards)))
+    for part in parted((_holding(card, page, limit_s) for card in cards), PART_BYTES - spare):
+        first, last = last + 1, last + len(part)
+        title = f"{name}, rows {first} to {last} of {len(cards)}"
+        _write(
+            folder / f"{first:0{digits}}-{last:0{digits}}.html", render(title, part, settings, COPIES.format(limit_s))
+        )
+
+
+def _holding(card: Card, page: Path, limit_s: float) -> Card:
+    """A card that needs no file beside the page: its video's small copy is part of it."""
+    video = page.parent / unquote(card.video) if card.video else None
+    return replace(card, video=_preview(video, card.facts, page, limit_s) if video else "", debug="")
+
+
+def _preview(video: Path, facts: dict[str, Any], page: Path, limit_s: float) -> str:
+    """The beginning of a video as an address that holds it (data:), '' where it cannot be copied."""
+    frames = max(1, min(facts.get("frames", 0), int(limit_s * facts.get("fps", FPS))))
+    copy = page.parent / "previews" / f"{video.parent.name}-{video.stem}-{frames}.mp4"
+    if _is_older(copy, video):
+        try:
+            write_preview(video, copy, frames)
+        except (Undecodable, ValueError) as error:
+            print(f"{video.name}: no preview: {error}", file=sys.stderr)
+            return ""
+    return "data:video/mp4;base64," + base64.b64encode(copy.read_bytes()).decode()
+
+
+def _is_older(copy: Path, video: Path) -> bool:
+    """True when a copy must be made (again)."""
+    return not copy.is_file() or copy.stat().st_mtime < video.stat().st_mtime
 
 
 def _card(results: Path, page: Path, state: RowState, row: Row | None, ledgers: dict[str, Any]) -> Card:
@@ -120,7 +168,7 @@ def _poster(video: Path, page: Path) -> str:
     poster = page.parent / "posters" / f"{video.stem}.jpg"
     if not video.is_file():
         return ""
-    if not poster.is_file() or poster.stat().st_mtime < video.stat().st_mtime:
+    if _is_older(poster, video):
         try:
             *_, frame = islice(read_frames(video), POSTER_FRAME)
         except (Undecodable, ValueError) as error:

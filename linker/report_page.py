@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from html import escape
 from statistics import median
 from typing import Any
@@ -66,14 +66,16 @@ class Card:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def render(manifest: str, cards: list[Card], settings: dict[str, Any]) -> str:
-    """The whole page. `settings` are the run's, by group; `facts` of a card is its deliverable's sidecar."""
+def render(manifest: str, cards: list[Card], settings: dict[str, Any], note: str = "") -> str:
+    """The whole page. `settings` are the run's, by group; `facts` of a card is its deliverable's sidecar; `note` is a
+    line below the figures."""
     counts = Counter(card.state for card in cards)
     parts = {
         "title": escape(f"{manifest} - LinguaLinker report"),
         "manifest": escape(manifest),
         "bar": "".join(f'<i class="{state}" style="flex:{counts[state]}"></i>' for state in STATES if counts[state]),
         "figures": _figures(cards, counts),
+        "note": f'<p class="meta">{escape(note)}</p>' if note else "",
         "chips": _chips(counts, Counter(_worst(card) for card in cards)),
         "problems": _problems(cards),
         "cards": "\n".join(_card(index, card) for index, card in enumerate(cards)),
@@ -81,6 +83,26 @@ def render(manifest: str, cards: list[Card], settings: dict[str, Any]) -> str:
     }
     template = TEMPLATE.read_text(encoding="utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda hole: parts[hole[1]], template)  # one pass: no hole in what is filled in
+
+
+def parted(cards: Iterable[Card], part_bytes: int) -> Iterator[list[Card]]:
+    """The cards in pieces whose HTML has at most about `part_bytes`; one that is larger by itself loses its video."""
+    part: list[Card] = []
+    size = 0
+    for card in cards:
+        if (weight := _weight(card)) > part_bytes:
+            card = replace(card, video="")
+            weight = _weight(card)
+        if part and size + weight > part_bytes:
+            yield part
+            part, size = [], 0
+        part.append(card)
+        size += weight
+    yield part
+
+
+def _weight(card: Card) -> int:
+    return len((_card(0, card) + _problems([card])).encode())
 
 
 def _figures(cards: list[Card], counts: Counter[str]) -> str:
@@ -151,7 +173,8 @@ def _card(index: int, card: Card) -> str:
 
 def _stage(card: Card) -> str:
     if not card.video:
-        return '<div class="stage empty"><p>no video</p></div>'
+        words = "too large to be shown here" if card.poster else "no video"
+        return f'<div class="stage empty"><p>{words}</p></div>'
     poster = f' poster="{escape(card.poster)}"' if card.poster else ""
     name = escape(f"Video {card.clip}")
     return (f'<div class="stage"><video controls preload="none" playsinline src="{escape(card.video)}"{poster}'

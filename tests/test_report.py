@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import re
 import shutil
@@ -16,19 +17,21 @@ import numpy as np
 import pytest
 import yaml
 from film import film
+from hypothesis import given
+from hypothesis import strategies as st
 
 from linker.config import Settings
 from linker.manifest import read_manifest
 from linker.records import write_json
 from linker.report import report
-from linker.report_page import HINTS, Card, render
+from linker.report_page import HINTS, Card, parted, render
 
 HOSTILE = """</script><img src=x onerror=alert(1)> "q" 'a' {{cards}} & \\1"""
 FACTS: dict[str, Any] = {
     "size_px": [64, 48], "duration_s": 0.32, "language": "fr", "warnings": ["sounds like <en>"],
     "checks": [{"name": "pictures", "state": "pass", "value": 8, "limit": 8, "note": ""}],
     "inputs": {"portrait": {"file": "<b>.png", "sha256": "ab" * 32}}, "frame_md5": "cd" * 16, "pcm_md5": "ef" * 16,
-    "video": "good.mp4", "loudness": {"integrated_lufs": -21.5},
+    "video": "good.mp4", "frames": 8, "fps": 25, "loudness": {"integrated_lufs": -21.5},
     "curves": {"step_s": 0.04, "mouth": [0, 1, 2, 1] * 50, "level": [0, 0.2, 0.4, 0.1] * 50, "wave": [0.5] * 200},
     "steadiness": {
         "before": {"background_variance": 4.0, "head_motion": 3.5, "colour_drift": 6.25},
@@ -222,6 +225,43 @@ def test_nothing_but_a_manifest_gives_a_page(tmp_path: Path) -> None:
     assert "faulty" in (tmp_path / "r" / "status.tsv").read_text()
 
 
+def in_parts(results: Results) -> list[Path]:
+    folder = results.page.parent / "parts"
+    report(results.results, results.manifest, results.status, results.page, folder)
+    return sorted(folder.iterdir())
+
+
+def test_parts_hold_their_videos_and_need_no_file(results: Results) -> None:
+    (part,) = in_parts(results)
+    assert part.name == "1-5.html"
+    page = Page(part.read_text(encoding="utf-8"))
+    assert "rows 1 to 5 of 5" in page.text
+    (video,) = page.all("video")
+    assert str(video["src"]).startswith("data:video/mp4;base64,")
+    assert [has["src"] for has in page.all("img")] == []
+    (copy,) = (results.page.parent / "previews").iterdir()
+    first = copy.stat().st_mtime_ns
+    in_parts(results)
+    assert copy.stat().st_mtime_ns == first
+
+
+def test_a_video_that_cannot_be_copied_stops_no_part(results: Results) -> None:
+    write_json(results.results / "videos" / "good.json", {"clip": "good", **FACTS, "frames": 9})
+    (part,) = in_parts(results)
+    assert Page(part.read_text(encoding="utf-8")).all("video") == []
+
+
+@given(st.lists(st.integers(0, 60), max_size=30))
+def test_parts_have_every_row_once_and_are_small(sizes: list[int]) -> None:
+    cards = [Card(str(index), "done", video="v" * 1000 * size, poster="p") for index, size in enumerate(sizes)]
+    parts = list(parted(cards, 50_000))
+    assert [card.clip for part in parts for card in part] == [card.clip for card in cards]
+    assert max(len(render("m", part, {})) for part in parts) < 50_000 + len(render("m", [], {})) + 500
+    lost = [card for part in parts for card in part if not card.video and sizes[int(card.clip)]]
+    assert all(sizes[int(card.clip)] > 45 for card in lost)
+    assert all("too large to be shown here" in render("m", [card], {}) for card in lost)
+
+
 def test_a_thousand_rows() -> None:
     cards = [Card(f"clip-{index}", "done", title=HOSTILE, video="v.mp4", timings={"generate": 3.0}, facts=FACTS)
              for index in range(1000)]  # fmt: skip
@@ -286,9 +326,10 @@ def test_the_page_tells_what_stabilising_did(results: Results) -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def browse(page: Path, folder: Path, asked: str = "") -> Page:
-    """The page as Chromium has it once its scripts have run."""
-    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom",
+def browse(page: Path, folder: Path, asked: str = "", wait_ms: int = 2000) -> Page:
+    """The page as Chromium has it once its scripts have run; without `wait_ms`, once all in it has loaded."""
+    wait = [f"--virtual-time-budget={wait_ms}"] if wait_ms else []
+    words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", *wait, "--dump-dom",
              f"--user-data-dir={folder}", f"{page.as_uri()}#{asked}"]  # fmt: skip
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=120, check=True)
     return Page(done.stdout)
@@ -324,3 +365,19 @@ def test_keys_move_unfold_and_filter(results: Results) -> None:
     body = page.all("body")[0]
     assert (body["data-here"], body["data-then"]) == ("row-0", "words")
     assert any("open" in has for has in page.all("details") if "class" not in has)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium: apt-get install chromium")
+def test_a_part_plays_as_snakemakes_report_shows_it(results: Results) -> None:
+    """In a frame whose address holds the page: it reaches no file, and its origin is nobody's."""
+    (part,) = in_parts(results)
+    tell = """<script>const video = document.querySelector("video"); video.preload = "auto";
+      video.onloadeddata = () => parent.postMessage([video.readyState, video.duration], "*");</script></body>"""
+    page = part.read_text(encoding="utf-8").replace("</body>", tell)
+    frame = f"data:text/html;charset=utf8;filename=1-5.html;base64,{base64.b64encode(page.encode()).decode()}"
+    outside = results.root / "outside.html"
+    listen = "<script>onmessage = told => document.body.dataset.told = told.data.join(' ');</script>"
+    outside.write_text(f"<body>{listen}<iframe src='{frame}'></iframe></body>")
+    told = str(browse(outside, results.root / "browser", wait_ms=0).all("body")[0]["data-told"])
+    assert int(told.split()[0]) >= 2  # HAVE_CURRENT_DATA
+    assert float(told.split()[1]) == pytest.approx(0.32, abs=0.001)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from conftest import Workshop
@@ -356,16 +357,19 @@ def test_mypy_finds_nothing(tmp_path: Path) -> None:
     check("mypy", "--cache-dir", cache)
 
 
-def test_snakemakes_own_report_holds_the_page(workshop: Workshop) -> None:
+def test_snakemakes_own_report_holds_the_parts(workshop: Workshop) -> None:
     portraits_and_audios(workshop)
     assert workshop.run(workshop.manifest(*LINES[:1])).returncode == 0
     settings = workshop.results / "settings.yaml"
     words = [sys.executable, "-m", "snakemake", "report", "--snakefile", workshop.root / "Snakefile", "--cores", 1]
     words += ["--directory", workshop.results, "--configfile", settings]
-    for more in ([], ["--report", workshop.results / "all.html"]):
+    for more in ([], ["--report", workshop.results / "all.html"], ["--report", workshop.results / "all.zip"]):
         done = subprocess.run(
             [*map(str, words), *map(str, more)], env=workshop.environment(), capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
     text = (workshop.results / "all.html").read_text()
-    assert base64.b64encode(b"<html>the page of the rows</html>")[:36].decode() in text
+    part = b"<html>the part that holds its videos</html>"
+    assert base64.b64encode(part)[:56].decode() in text
+    with ZipFile(workshop.results / "all.zip") as files:
+        assert part in [files.read(name) for name in files.namelist()]

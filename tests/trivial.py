@@ -160,8 +160,10 @@ def mux_audio(
     write_json(sidecar, {"refusal": None, "video": video.name, **json.loads(row)})
 
 
-def report(results: Path, manifest: Path, status: Path, page: Path) -> None:
+def report(results: Path, manifest: Path, status: Path, page: Path, parts: Path | None = None) -> None:
     states = read_states(results, read_manifest(manifest))
     _write(status, "".join(f"{state.clip}\t{state.state}\t{state.where}\n" for state in states))
     _write(status.with_name("failed.csv"), "clip,portrait,audio\n")
     _write(page, "<html>the page of the rows</html>")
+    if parts:
+        _write(parts / "1-1.html", "<html>the part that holds its videos</html>")

@@ -5,6 +5,7 @@ Reads the settings and the manifest once. Only ids that the manifest's reader ac
 
 import hashlib
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -201,7 +202,14 @@ def write_report():
     """status.tsv and the page of all rows, failed ones too; a fault of the report never hides the run's own outcome."""
     words = ["report", "--results", ".", "--status", "status.tsv", "--page", "report/index.html"]
     words += ["--manifest", config["manifest"], "--log", "logs/report/report.log"]
-    subprocess.run([sys.executable, "-P", "-m", "linker.cli", *words], check=False)
+    subprocess.run([sys.executable, "-P", "-m", "linker.cli", *words], env={**os.environ, **ENVIRONMENT}, check=False)
+
+
+def told_identity(wildcards):
+    """Changes when something that the report tells was made, again or for the first time."""
+    names = ("videos/*.json", "draft/*.json", "shards/*/ledger.json", "portraits/*/crop.json", "audio/*/loudness.json")
+    told = [f"{path} {identity(path)}" for name in names for path in sorted(Path().glob(name))]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def video_source(wildcards):
