@@ -206,7 +206,7 @@ class FinishSettings(Group):
     name: str = Field(
         "{clip}",
         pattern=r"^([a-z0-9._-]|\{(clip|language|portrait|audio|seed|aspect|fps)\})+$",
-        description="name of the file; also {language} {portrait} {audio} {seed} {aspect} {fps}",
+        description="name of the file; also {portrait} {audio} {seed} {aspect} {fps} and the row's own {language}",
     )
     failed_checks: Literal["hold", "deliver"] = Field(
         "hold", description="hold = a video that fails a check stays in draft/"

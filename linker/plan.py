@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from linker.config import Settings
+from linker.errors import LinkerError
 from linker.records import Fault, Manifest, Refusal, Row, read_json
 from linker.run import Order, Planned, plan_workflow
 
@@ -38,19 +39,33 @@ def make_plan(todo: Order, manifest: Manifest) -> Plan:
 
 
 def media_faults(manifest: Manifest, settings: Settings, results: Path) -> list[Fault]:
-    """Every row whose portrait or audio cannot be used; each distinct file is looked at once."""
+    """Every row whose portrait, audio or subtitles cannot be used; each distinct picture and sound is read once."""
     portraits = {row.portrait_id: row for row in manifest.rows}
     audios = {row.audio_id: row for row in manifest.rows}
     seen = {
         **dict(_refusals(portraits, results / "portraits", "crop.json", _portrait_examiner(settings))),
         **dict(_refusals(audios, results / "audio", "loudness.json", _audio_examiner(settings))),
     }
-    return [
+    faults = [
         Fault(str(manifest.path), row.line, column, f"{refusal.kind}: {refusal.reason}", row.clip)
         for row in manifest.rows
         for column, name in (("portrait", row.portrait_id), ("audio", row.audio_id))
         if (refusal := seen.get(name))
     ]
+    return faults + list(_subtitle_faults(manifest))
+
+
+def _subtitle_faults(manifest: Manifest) -> Iterator[Fault]:
+    """Subtitles that cannot be read would hold back a row that is generated already."""
+    for row in manifest.rows:
+        if row.subtitles:
+            from linker.media import Undecodable
+            from linker.subtitles import read_srt
+
+            try:
+                read_srt(row.subtitles)
+            except (LinkerError, Undecodable) as error:
+                yield Fault(str(manifest.path), row.line, "subtitles", str(error), row.clip)
 
 
 def _refusals(rows: dict[str, Row], folder: Path, sidecar: str, examine: Examine) -> Iterator[tuple[str, Refusal]]:

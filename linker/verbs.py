@@ -18,6 +18,7 @@ from linker.config import MINI_DIR, ROOT_DIR, TRAIN_PRESETS, GenerateSettings
 from linker.errors import EnvironmentError, ManifestError, SettingsError
 from linker.footage import read_footage
 from linker.manifest import is_whole_file, read_manifest
+from linker.needs import check_needs
 from linker.plan import make_plan, media_faults, to_json, to_text
 from linker.process import resolved
 from linker.records import Manifest, Row
@@ -45,6 +46,7 @@ def plan(options: argparse.Namespace) -> int:
     """Show rows, faults, shared preparations and what would run; nothing is started. 2 when there are faults."""
     todo, manifest = _order(options), read_manifest(options.manifest)
     check_checkpoint(todo.settings.generate, {row.preset for row in manifest.rows})
+    check_needs(todo.settings)
     made = make_plan(todo, manifest)
     print(json.dumps(to_json(made), indent=1, ensure_ascii=False) if options.json else to_text(made, todo.results))
     return ManifestError.exit_code if made.faults else 0
@@ -56,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     manifest = read_manifest(options.manifest)
     _refuse_useless(manifest)
     check_checkpoint(todo.settings.generate, {row.preset for row in manifest.rows})
+    check_needs(todo.settings)
     launch = resolved(todo.settings.launch)
     if todo.settings.launch.cluster == "slurm" != launch.cluster:
         print(f"no sbatch here: this machine generates, {max(launch.workers, 1)} worker(s)", file=sys.stderr)

@@ -16,7 +16,7 @@ GROUND = ("errors", "config", "records", "manifest", "layers", "shards", "status
 GROUND += ("heartbeat", "leases", "rows", "faults", "footage")
 FLOORS = {
     0: GROUND,
-    5: ("cli", "verbs", "__main__", "bootstrap", "run", "plan", "verify", "bench"),
+    5: ("cli", "verbs", "__main__", "bootstrap", "run", "plan", "needs", "verify", "bench"),
     4: (
         *("audio", "language", "face", "generate", "collect", "background", "upscale", "deliver", "report", "launch"),
         *("crew", "engine", "clip", "writing", "checkpoint"),

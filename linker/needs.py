@@ -1,0 +1,29 @@
+"""What finishing needs beside the rows: looked at before any work starts, as it would else be missed hours later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from linker.config import Settings
+from linker.errors import EnvironmentError, SettingsError
+
+
+def check_needs(settings: Settings) -> None:
+    """Look at what the settings name, and at nothing else. Raises SettingsError for subtitles that nobody can hear;
+    EnvironmentError for whisper's weights, a network, a font or a key that is missing or unusable."""
+    if settings.language.whisper:
+        from linker.backends import find_whisper
+
+        find_whisper(settings.language.whisper)
+    elif settings.finish.transcribe:
+        raise SettingsError("finish.transcribe needs whisper: set language.whisper to its weights")
+    if (weights := settings.upscale.weights) and not Path(weights).is_file():
+        raise EnvironmentError(f"upscale.weights {weights}: no such file; name one, or clear it for Lanczos")
+    if settings.finish.label:
+        from linker.canvas import draw_label
+
+        draw_label(settings.finish.label, settings.finish.label_font, 256)
+    if settings.provenance.certificate or settings.provenance.private_key:
+        from linker.signing import load_identity
+
+        load_identity(settings.provenance)
