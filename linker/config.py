@@ -135,7 +135,7 @@ class GenerateSettings(Group):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of rows that name none")
     background_strength: float = Field(
-        1.0, ge=0, le=1, description="section 3.2: 1 = off, 0 = background frozen to the portrait's"
+        1.0, ge=0, le=1, description="section 3.2, in whole steps: 1 = off, 0 = background frozen to the portrait's"
     )
     rows_together: int | None = Field(
         None, ge=1, le=64, description="rows of a shard denoised side by side; empty = 4 on a GPU, else 1"

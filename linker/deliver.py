@@ -78,12 +78,13 @@ def mux_audio(
     ledger: Path,
     video: Path,
     sidecar: Path,
+    delivered: Path,
     row: str,
     settings: FinishSettings,
     provenance: ProvenanceSettings,
     listening: LanguageSettings,
 ) -> None:
-    """Write the deliverable `video` (and its master) and then `sidecar` (provenance and checks).
+    """Write the deliverable `video` (and its master), then `sidecar` (provenance and checks), then `delivered`, a note.
 
     `row` is the row as JSON: clip, and language, title, consent_ref, licence_ref where given; `steadiness` is what
     stabilize_background measured. Everything is made in
@@ -119,13 +120,14 @@ def mux_audio(
         "steadiness": steady,
     }  # fmt: skip
     _publish(job, drafts, video, sidecar, told, checks)
+    write_json(delivered, {"video": video.name})
 
 
 def _publish(
     job: Job, drafts: list[Path], video: Path, sidecar: Path, told: dict[str, Any], checks: list[Check]
 ) -> None:
     """Move what passed to where people look for it; leave in draft/ what did not, and what lacks a mark whatever the
-    settings say. The sidecar is written last."""
+    settings say."""
     held = drafts[0].with_name(sidecar.name)
     if bad := failed(checks):
         found = "; ".join(f"{check.name}: found {_brief(check.value)}, needed {_brief(check.limit)}" for check in bad)

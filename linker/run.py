@@ -83,7 +83,7 @@ def run_workflow(todo: Order) -> int:
     """
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
-    _forget_lost_videos(todo.results / "videos")
+    _forget_lost_videos(todo.results)
     (todo.results / DRAIN).unlink(missing_ok=True)
     codes: list[int] = []
     for rows in _passes(todo.results):
@@ -92,12 +92,12 @@ def run_workflow(todo: Order) -> int:
     return next((code for code in codes if code), 0)
 
 
-def _forget_lost_videos(folder: Path) -> None:
-    """Snakemake knows a deliverable by its sidecar; one whose video was deleted is to be made again."""
-    for sidecar in folder.glob("*.json"):
-        told = read_json(sidecar)
-        if not told.get("refusal") and not sidecar.with_name(told.get("video", f"{sidecar.stem}.mp4")).exists():
-            sidecar.unlink()
+def _forget_lost_videos(results: Path) -> None:
+    """Snakemake knows a deliverable by a note; one whose video or sidecar was deleted is to be made again."""
+    for note in results.glob("clips/*/delivered.json"):
+        names = read_json(note)["video"], f"{note.parent.name}.json"
+        if not all((results / "videos" / name).exists() for name in names):
+            note.unlink()
 
 
 def _passes(results: Path) -> tuple[str, ...]:

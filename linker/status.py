@@ -114,7 +114,7 @@ def _row_state(
         if refusal:
             where = refusal.get("step", step)
             return RowState(row.clip, row.line, "refused", where, refusal["kind"], refusal["reason"])
-    video = f"videos/{(sidecars[-1][1] or {}).get('video', '')}"
+    video = f"videos/{(side(results / 'clips' / row.clip / 'delivered.json') or {}).get('video', '')}"
     if sidecars[-1][1] and (results / video).is_file():
         return RowState(row.clip, row.line, "done", video=video)
     for step, log in _logs(results, row, shards):

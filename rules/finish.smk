@@ -1,10 +1,11 @@
 """Finish: from the generated crop to the video a viewer gets.
 
 Inputs: clips/{clip}/generated.mkv, the portrait's preparation, the portrait, the audio and the subtitles as they came.
-Outputs: clips/{clip}/ stable.mkv, steadiness.json, upscaled.mkv; the row's video in videos/ and videos/{clip}.json (provenance and checks);
-its master in masters/. A video that fails a check stays in draft/.
-The viewer hears the row's own audio, not the 16 kHz copy that the model hears. Of a deliverable only the sidecar, which is
-written last, is declared: a job that fails loses its declared outputs, and the last good video must survive a failed rerun.
+Outputs: clips/{clip}/ stable.mkv, steadiness.json, upscaled.mkv, delivered.json; the row's video in videos/ and videos/{clip}.json
+(provenance and checks); its master in masters/. A video that fails a check stays in draft/.
+The viewer hears the row's own audio, not the 16 kHz copy that the model hears. Of a deliverable nothing is declared but a note,
+written last, that it is there: a job that fails loses its declared outputs, and the last good video, with its sidecar, must
+survive a failed rerun.
 """
 
 
@@ -76,7 +77,7 @@ rule mux_audio:
         steadiness="clips/{clip}/steadiness.json",
         awaited=awaited_ledger,
     output:
-        sidecar="videos/{clip}.json",
+        delivered="clips/{clip}/delivered.json",
     log:
         "logs/mux_audio/{clip}.log",
     benchmark:
@@ -91,6 +92,7 @@ rule mux_audio:
         row=delivery,
         ledger=row_ledger,
         video=row_video,
+        sidecar=row_sidecar,
         settings=finishing,
         provenance=marking,
         listening=token(SETTINGS.language),
@@ -101,5 +103,5 @@ rule mux_audio:
         " --crop {input.crop:q} --masks {input.masks:q} --audio {input.audio:q} --loudness {input.loudness:q}"
         " --driver {input.driver:q} --language {input.language:q} --subtitles {input.subtitles:q}"
         " --steadiness {input.steadiness:q}"
-        " --ledger {params.ledger:q} --video {params.video:q} --sidecar {output.sidecar:q} --row {params.row:q}"
+        " --ledger {params.ledger:q} --video {params.video:q} --sidecar {params.sidecar:q} --delivered {output.delivered:q} --row {params.row:q}"
         " --settings {params.settings:q} --provenance {params.provenance:q} --listening {params.listening:q}"

@@ -43,6 +43,7 @@ class Delivery:
         self.subtitles: list[Path] = []
         self.marking = ProvenanceSettings()
         self.video, self.sidecar = root / "videos" / "c1.mp4", root / "videos" / "c1.json"
+        self.delivered = root / "clips" / "c1" / "delivered.json"
 
     @property
     def crop_px(self) -> int:
@@ -55,7 +56,7 @@ class Delivery:
             masks=self.scene.masks, audio=self.root / "own.wav", driver=self.root / "own.wav",
             loudness=self.root / "loudness.json", language=self.root / "language.json", subtitles=self.subtitles,
             steadiness=self.root / "steadiness.json", ledger=self.root / "ledger.json", video=self.video,
-            sidecar=self.sidecar, row=json.dumps(self.row), settings=self.settings,
+            sidecar=self.sidecar, delivered=self.delivered, row=json.dumps(self.row), settings=self.settings,
             provenance=self.marking, listening=LanguageSettings(),
         )  # fmt: skip
         return read_json(self.sidecar)
@@ -101,6 +102,7 @@ def test_the_sidecar_proves_what_was_delivered(delivery: Delivery) -> None:
     assert (facts["consent_ref"], facts["frames"], facts["language"]) == ("C-7", FRAMES, "fr")
     assert {check["state"] for check in facts["checks"]} == {"pass", "not applicable"}
     assert {"linker", "torch", "diffusers", "av"} <= set(facts["versions"])
+    assert read_json(delivery.delivered) == {"video": "c1.mp4"}
 
 
 def test_what_stabilising_did_is_judged_and_told(delivery: Delivery) -> None:
@@ -306,6 +308,7 @@ def test_an_unmarked_video_is_held_whatever_the_settings_say(
     with pytest.raises(LinkerError, match="mark XMP"):
         delivery.run()
     assert not delivery.video.exists()
+    assert not delivery.delivered.exists()
 
 
 def test_a_file_that_was_replaced_while_its_row_was_processed_is_noticed() -> None:

@@ -94,6 +94,7 @@ class Results:
         video = self.results / "videos" / f"{clip}.mp4"
         film(video, frames, 8)
         write_json(video.with_suffix(".json"), {"clip": clip, **FACTS})
+        write_json(self.results / "clips" / clip / "delivered.json", {"video": video.name})
         entry = {"state": "done", "seconds": 9.5}
         write_json(self.results / "shards" / "s000" / "ledger.json", {"rows": {clip: entry}})
         for step, name in (("crop_face", self.rows[clip].portrait_id), ("mux_audio", clip)):

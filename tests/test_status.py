@@ -59,6 +59,7 @@ def test_a_refused_preparation_refuses_all_its_rows(tmp_path: Path, manifest: Ma
 
 def test_a_row_is_done_when_video_and_sidecar_are_there(tmp_path: Path, manifest: Manifest) -> None:
     write_json(tmp_path / "videos" / "a.json", {"clip": "a", "video": "a.fr.mkv"})
+    write_json(tmp_path / "clips" / "a" / "delivered.json", {"video": "a.fr.mkv"})
     assert states(tmp_path, manifest)["a"].state == "waiting"
     (tmp_path / "videos" / "a.fr.mkv").write_bytes(b"video")
     assert states(tmp_path, manifest)["a"].state == "done"

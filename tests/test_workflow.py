@@ -93,7 +93,7 @@ def test_a_manifest_from_start_to_change(workshop: Workshop) -> None:
     after = tree(workshop.results)
     redone = {path for path in after if path.startswith(("videos/", "clips/")) and after[path] != before.get(path)}
     assert redone == {path for path in redone if "r2" in path}
-    assert len(redone) == 6
+    assert len(redone) == 7
 
 
 def test_a_changed_setting_reruns_its_step_and_what_follows(workshop: Workshop) -> None:
@@ -183,17 +183,22 @@ def test_the_last_good_video_survives_a_failed_rerun(workshop: Workshop) -> None
     portraits_and_audios(workshop)
     manifest, video = workshop.manifest(LINES[0]), workshop.results / "videos" / "r1.mp4"
     assert workshop.run(manifest).returncode == 0
-    before = video.read_text()
+    sidecar = video.with_suffix(".json")
+    before = video.read_text(), sidecar.read_text()
     workshop.file("s1.wav", "ends too soon")
     for _ in range(2):
         assert workshop.run(manifest).returncode == 3
-        assert video.read_text() == before
+        assert (video.read_text(), sidecar.read_text()) == before
+        status = workshop.call("status", manifest, "--results", workshop.results)
+        assert "1 failed" in status.stdout
     workshop.file("s1.wav", "mended")
     assert workshop.run(manifest).returncode == 0
     assert "mended" in video.read_text()
-    video.unlink()
-    assert workshop.run(manifest).returncode == 0
-    assert "mended" in video.read_text()
+    for lost in (video, sidecar):
+        lost.unlink()
+        assert workshop.run(manifest).returncode == 0
+        assert "mended" in video.read_text()
+        assert sidecar.is_file()
 
 
 def test_retry_forgets_refusals(workshop: Workshop) -> None:

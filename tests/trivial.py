@@ -149,6 +149,7 @@ def mux_audio(
     ledger: Path,
     video: Path,
     sidecar: Path,
+    delivered: Path,
     row: str,
     settings: FinishSettings,
     provenance: ProvenanceSettings,
@@ -158,6 +159,7 @@ def mux_audio(
         raise LinkerError("the sound ends too soon")
     _write(video, upscaled.read_text())
     write_json(sidecar, {"refusal": None, "video": video.name, **json.loads(row)})
+    write_json(delivered, {"video": video.name})
 
 
 def report(results: Path, manifest: Path, status: Path, page: Path, parts: Path | None = None) -> None:

@@ -123,6 +123,11 @@ def row_video(wildcards):
     return f"videos/{VIDEO_OF[wildcards.clip]}"
 
 
+def row_sidecar(wildcards):
+    """Where what is told of the row's deliverable appears."""
+    return f"videos/{wildcards.clip}.json"
+
+
 def row_ledger(wildcards):
     """The ledger that a row's generation is written into."""
     return f"shards/{SHARD_OF[wildcards.clip]}/ledger.json"
@@ -139,11 +144,11 @@ def is_settled(clip):
 
 
 def wanted_files():
-    """What `all` makes: every row's video and sidecar; by the choice of `python3 -m linker run`, of new or of settled rows alone."""
+    """What `all` makes: every row's video; by the choice of `python3 -m linker run`, of new or of settled rows alone."""
     chosen, part = config.get("rows", "all"), planned_part()
     clips = [clip for clip in part if chosen == "all" or is_settled(clip) == (chosen == "settled")]
     ledgers = {} if chosen == "settled" else {f"shards/{SHARD_OF[clip]}/ledger.json": clip for clip in part}
-    return [*ledgers, *(f"videos/{clip}.json" for clip in clips)]
+    return [*ledgers, *(f"clips/{clip}/delivered.json" for clip in clips)]
 
 
 def planned_part():
