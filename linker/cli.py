@@ -19,12 +19,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from linker import process
-from linker.config import GenerateSettings, Group, LaunchSettings, Settings, read_settings
 from linker.errors import SettingsError, as_expected
-from linker.rows import Queue
+
+if TYPE_CHECKING:  # four processes a row start here: each loads what it uses
+    from linker.config import Group
+    from linker.rows import Queue
 
 STEPS = {
     "normalize_audio": "linker.audio",
@@ -57,6 +59,8 @@ STEPS = {
 }
 SPREAD = ("encode_footage", "train_stage1", "train_stage2")  # by one process a GPU
 LAUNCHED = ("generate", "train_codec", "train_speech", "encode_videos", *SPREAD)  # see `launch`
+
+PLAIN = (Path, str, int, float)  # kinds of a step's arguments; the others are groups of settings, and lists
 
 Step = Callable[..., None]
 
@@ -129,9 +133,13 @@ def _tell(outside: TextIO, words: str) -> None:
 
 def _execute(name: str, words: list[str], log: str) -> None:
     """Do a step here, or where the launch settings say; then the step's packages are not loaded here."""
+    if name not in LAUNCHED:
+        return perform(name, words)
+    from linker.config import LaunchSettings
+
     token = os.environ.get("LINKER_LAUNCH", "{}")
     settings = process.resolved(group_from_token(LaunchSettings, token, "LINKER_LAUNCH"))
-    if name not in LAUNCHED or settings.cluster == "debug":
+    if settings.cluster == "debug":
         return perform(name, words)
     from linker.crew import launch_job, launch_shard
 
@@ -150,6 +158,9 @@ def perform(name: str, words: list[str]) -> None:
 
 def _shard_of(words: list[str]) -> Queue:
     """The rows that `generate` is called for."""
+    from linker.config import GenerateSettings
+    from linker.rows import Queue
+
     told = dict(zip(words[::2], words[1::2], strict=True))
     settings = group_from_token(GenerateSettings, told["--settings"], "--settings")
     return Queue(Path(told["--shard"]), Path(told["--ledger"]), settings)
@@ -176,7 +187,7 @@ def step_arguments(name: str, function: Step, words: list[str]) -> dict[str, Any
     values = vars(step_parser(name, function).parse_args(words))
     for key, value in values.items():
         kind = _plain(hints[key])
-        if isinstance(kind, type) and issubclass(kind, Group) and value is not None:
+        if isinstance(kind, type) and kind not in PLAIN and value is not None:
             values[key] = group_from_token(kind, value, f"--{key.replace('_', '-')}")
     return values
 
@@ -202,7 +213,7 @@ def _reader(hint: Any) -> tuple[Callable[[str], Any], str | None]:
     kind = _plain(hint)
     if typing.get_origin(kind) is list:
         return _reader(typing.get_args(kind)[0])[0], "*"
-    return (kind if kind in (Path, int, float) else str), None
+    return (kind if kind in PLAIN else str), None
 
 
 def _plain(hint: Any) -> Any:
@@ -214,6 +225,8 @@ def _plain(hint: Any) -> Any:
 
 def group_from_token(kind: type[Group], token: str, where: str) -> Any:
     """A group of settings from its JSON token, checked as in a file. Raises SettingsError."""
+    from linker.config import Settings, read_group
+
     name = next((name for name, field in Settings.model_fields.items() if field.annotation is kind), "")
     if not name:
         raise SettingsError(f"{where}: {kind.__name__} is no group of the settings")
@@ -221,7 +234,7 @@ def group_from_token(kind: type[Group], token: str, where: str) -> Any:
         values = json.loads(token)
     except ValueError as error:
         raise SettingsError(f"{where}: not a JSON token ({error}), found {token[:80]!r}") from None
-    return getattr(read_settings({name: values}, where), name)
+    return read_group(name, values, where)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from linker.errors import SettingsError
@@ -28,7 +27,7 @@ CRITIC_DIR = ROOT_DIR / "workflow" / "resources" / "critic"
 class Group(BaseModel):
     """A closed, frozen group of settings: a misspelt name is an error, never ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # a step builds the groups that it uses
 
 
 class Preset(NamedTuple):
@@ -327,18 +326,18 @@ class CurateSettings(Group):
 class Settings(Group):
     """All groups; `results` and `manifest` are given by `linker run`."""
 
-    limits: LimitSettings = LimitSettings()
-    audio: AudioSettings = AudioSettings()
-    language: LanguageSettings = LanguageSettings()
-    face: FaceSettings = FaceSettings()
-    generate: GenerateSettings = GenerateSettings()
-    background: BackgroundSettings = BackgroundSettings()
-    upscale: UpscaleSettings = UpscaleSettings()
-    finish: FinishSettings = FinishSettings()
-    provenance: ProvenanceSettings = ProvenanceSettings()
-    launch: LaunchSettings = LaunchSettings()
-    train: TrainSettings = TrainSettings()
-    curate: CurateSettings = CurateSettings()
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    audio: AudioSettings = Field(default_factory=AudioSettings)
+    language: LanguageSettings = Field(default_factory=LanguageSettings)
+    face: FaceSettings = Field(default_factory=FaceSettings)
+    generate: GenerateSettings = Field(default_factory=GenerateSettings)
+    background: BackgroundSettings = Field(default_factory=BackgroundSettings)
+    upscale: UpscaleSettings = Field(default_factory=UpscaleSettings)
+    finish: FinishSettings = Field(default_factory=FinishSettings)
+    provenance: ProvenanceSettings = Field(default_factory=ProvenanceSettings)
+    launch: LaunchSettings = Field(default_factory=LaunchSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    curate: CurateSettings = Field(default_factory=CurateSettings)
 
 
 def read_settings(values: dict[str, Any], where: str) -> Settings:
@@ -349,17 +348,13 @@ def read_settings(values: dict[str, Any], where: str) -> Settings:
         raise SettingsError(_first_fault(error, where)) from None
 
 
-def load_settings(path: Path) -> Settings:
-    """Settings from a YAML file; a missing file is an error, an empty one means the defaults."""
+def read_group(name: str, values: Any, where: str) -> Group:
+    """One group of the settings by itself. Raises SettingsError naming the key and `where`."""
+    kind = cast(type[Group], Settings.model_fields[name].annotation)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read ({error.strerror}); give an existing YAML file") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path}: found {type(values).__name__}, needed a mapping of setting groups")
-    return read_settings(values, str(path))
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_first_fault(error, where, name)) from None
 
 
 def weights_folder(settings: GenerateSettings) -> Path:
@@ -383,8 +378,8 @@ def token(group: Group) -> str:
     return json.dumps(group.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
 
-def _first_fault(error: ValidationError, where: str) -> str:
+def _first_fault(error: ValidationError, where: str, *group: str) -> str:
     fault = error.errors()[0]
-    key = ".".join(str(part) for part in fault["loc"])
+    key = ".".join(str(part) for part in (*group, *fault["loc"]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where}: {key}: {fault['msg']}, found {fault.get('input')!r}{more}; config/README.md lists every setting"

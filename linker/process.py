@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from linker.config import LaunchSettings
+if TYPE_CHECKING:
+    from linker.config import LaunchSettings
 
 PR_SET_PDEATHSIG = 1
 SOFT_S = 2

@@ -183,7 +183,7 @@ def write_settings(todo: Order, path: Path) -> Path:
 
 
 def _command(todo: Order, folder: Path, settings: Path, rows: str, part: str = "0/1") -> list[str]:
-    words = [sys.executable, "-P", "-m", "snakemake", "--snakefile", str(ROOT_DIR / "Snakefile")]
+    words = [sys.executable, "-P", "-m", "linker.snake", "--snakefile", str(ROOT_DIR / "Snakefile")]
     words += ["--directory", str(folder), "--configfile", str(settings), "--nolock"]
     words += ["--config", f"rows={rows}", f"part={part}"]
     words += ["--runtime-source-cache-path", str(folder / ".snakemake" / "source-cache")]

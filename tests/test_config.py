@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from linker.config import Group, Settings, load_settings, read_settings, token
+from linker.config import Group, Settings, read_group, read_settings, token
 from linker.errors import SettingsError
-from linker.layers import anchored, layered, merge, parse_assignment, settings_of, settings_table
+from linker.layers import anchored, layered, merge, parse_assignment, read_layer, settings_of, settings_table
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = [(name, field.annotation) for name, field in Settings.model_fields.items()]
@@ -43,14 +43,17 @@ def test_tokens_do_not_depend_on_the_order_of_keys() -> None:
 def test_a_wrong_setting_is_named(values: dict[str, object], told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         read_settings(values, "config.yaml")
+    if "finish" in values:
+        with pytest.raises(SettingsError, match=told):  # as steps do, which are told their own groups alone
+            read_group("finish", values["finish"], "--settings")
 
 
 def test_a_file_that_is_missing_or_no_mapping_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
-        load_settings(tmp_path / "none.yaml")
+        read_layer(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("[1, 2]")
-    with pytest.raises(SettingsError, match="needed a mapping"):
-        load_settings(tmp_path / "list.yaml")
+    with pytest.raises(SettingsError, match="needed setting groups"):
+        read_layer(tmp_path / "list.yaml")
 
 
 def test_later_layers_win_key_by_key(tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""Snakemake's own command line, as this project runs it: without its limit of jobs a second.
+
+To keep that limit, Snakemake looks for work again a second later, once more for every job that has ended while others
+waited: after some hundreds of them it does nothing else. Cores, and `jobs` on a cluster, are limit enough.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from snakemake.cli import args_to_api, parse_args
+from snakemake.exceptions import print_exception
+
+
+def main(words: list[str]) -> int:
+    """Run Snakemake; its exit code."""
+    try:
+        parser, options = parse_args(words)
+        options.max_jobs_per_timespan = None
+        return 0 if args_to_api(options, parser) else 1
+    except Exception as error:
+        print_exception(error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
