@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -186,10 +187,17 @@ def _command(todo: Order, folder: Path, settings: Path, rows: str, part: str = "
     words = [sys.executable, "-P", "-m", "linker.snake", "--snakefile", str(ROOT_DIR / "Snakefile")]
     words += ["--directory", str(folder), "--configfile", str(settings), "--nolock"]
     words += ["--config", f"rows={rows}", f"part={part}"]
-    words += ["--runtime-source-cache-path", str(folder / ".snakemake" / "source-cache")]
+    words += ["--runtime-source-cache-path", str(folder / ".snakemake" / "source-cache" / _rules_digest())]
     words += ["--workflow-profile", str(ROOT_DIR / "workflow" / "profiles" / "default")]
     words += ["--profile", str(todo.profile)] if todo.profile else []
     return words + (["--cores", str(todo.cores)] if todo.cores else [])
+
+
+def _rules_digest() -> str:
+    """Changes when the rules do: Snakemake never renews its copies of them, and would go on with an older release's."""
+    names = ("Snakefile", "environment.yml", "rules/*", "workflow/*.smk", "workflow/report/*")
+    files = sorted(path for name in names for path in ROOT_DIR.glob(name) if path.is_file())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
 
 
 def _environment(folder: Path) -> dict[str, str]:

@@ -115,6 +115,16 @@ def test_a_changed_setting_reruns_its_step_and_what_follows(workshop: Workshop) 
     assert json.loads(planned.stdout)["jobs_by_rule"]["normalize_audio"] == 1
 
 
+def test_a_results_folder_goes_on_with_the_rules_of_today(workshop: Workshop) -> None:
+    portraits_and_audios(workshop)
+    manifest, rules = workshop.manifest(*LINES[:1]), workshop.root / "rules" / "finish.smk"
+    assert workshop.run(manifest).returncode == 0
+    text = rules.read_text()
+    rules.write_text(text.replace('"mux_audio {wildcards.clip}"', '"renamed {wildcards.clip}"'))
+    planned = workshop.call("plan", manifest, "--results", workshop.results, "--json", "--set", "finish.crf=20")
+    assert [job["what"] for job in json.loads(planned.stdout)["jobs"]] == ["renamed r1"]
+
+
 def test_killed_in_mid_generation_and_run_again(workshop: Workshop) -> None:
     """Nothing that was killed lives on, the lock is taken over, and no row is made twice."""
     portraits_and_audios(workshop)
