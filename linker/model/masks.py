@@ -6,9 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Of the crop's side, and at least so many cells of the latent: nearer, what is held still holds the head's rim, too.
-MARGIN, MARGIN_CELLS = 0.06, 1.6
-
 
 def scale_area(mask_HW: Tensor, area_range: float) -> Tensor:
     """(H, W) scaled about its centre by sqrt(range), clipped at the border; 1 leaves it exactly as it is."""
@@ -31,9 +28,9 @@ def ranged_masks(masks_3HW: Tensor, ranges: tuple[float, float, float]) -> Tenso
     return torch.stack([head, mouth, eyes])
 
 
-def background_of(masks_3HW: Tensor, side: int) -> Tensor:
-    """(1, 1, side, side): 1 where nothing should move, 0 on the head dilated by the margin, feathered over as much."""
-    reach = max(round(max(MARGIN, MARGIN_CELLS / side) * masks_3HW.shape[-1]), 1)
+def background_of(masks_3HW: Tensor, side: int, margin: float = 0.06) -> Tensor:
+    """(1, 1, side, side): 1 where nothing should move, 0 on the dilated head, feathered between; margin in sides."""
+    reach = max(round(margin * masks_3HW.shape[-1]), 1)
     head = masks_3HW.sum(0).clamp(0, 1)[None, None]
     wide = F.max_pool2d(head, 2 * reach + 1, stride=1, padding=reach)
     soft = F.avg_pool2d(wide, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
