@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from film import film
 
 from linker import verify
 from linker.errors import EnvironmentError
+from linker.manifest import read_manifest
 from linker.media import frame_md5, pcm_md5, write_wav
-from linker.records import read_json, sha256_file, write_json
+from linker.records import Row, read_json, sha256_file, write_json
+from linker.run import Order
 from linker.verify import verify_folder
 
 
@@ -22,32 +25,72 @@ def deliver(video: Path, audio: Path, level: int) -> None:
     film(video, frames, 6, audio, size=(32, 32))
 
 
+def recorded_of(video: Path, torch: str) -> dict[str, Any]:
+    told: dict[str, Any] = {"video": video.name, "frame_md5": frame_md5(video), "pcm_md5": pcm_md5(video)}
+    return {**told, "generation": {"seed": 7}, "versions": {"torch": torch}}
+
+
 @pytest.fixture
 def results(tmp_path: Path, write_manifest: Callable[..., Path]) -> Path:
     """A results folder with one deliverable that is as recorded."""
-    manifest = write_manifest("clip,portrait,audio\na,p.png,a.wav\n")
+    manifest = write_manifest("clip,portrait,audio,seed,scale_mouth,preset\na,p.png,a.wav,7,0.5,draft\n")
     write_wav(tmp_path / "a.wav", np.sin(np.arange(3840) / 9).astype(np.float32) / 4, 16_000)
     folder = tmp_path / "out"
     (folder / "videos").mkdir(parents=True)
-    (folder / "settings.yaml").write_text(f"manifest: {manifest}\n")
+    (folder / "settings.yaml").write_text(f"manifest: {manifest}\nfinish: {{crf: 21}}\n")
     video = folder / "videos" / "a.mp4"
     deliver(video, tmp_path / "a.wav", 90)
     inputs = {"portrait": tmp_path / "p.png", "audio": tmp_path / "a.wav"}
-    recorded: dict[str, object] = {"video": "a.mp4", "frame_md5": frame_md5(video), "pcm_md5": pcm_md5(video)}
+    recorded = recorded_of(video, torch="2.0.1")
     recorded["inputs"] = {name: {"file": path.name, "sha256": sha256_file(path)} for name, path in inputs.items()}
     write_json(video.with_suffix(".json"), recorded)
     return folder
 
 
+ORDERS: list[Row] = []
+
+
 @pytest.fixture(autouse=True)
-def not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These inputs are no portraits; test_what_is_made_again... has real steps."""
-    monkeypatch.setattr(verify, "_remade_faults", lambda *words: iter(()))
+def made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]:
+    """In place of the workflow: a clip made again, of one row, in a folder of its own. {"level": grey, "code": exit}"""
+    how = {"level": 90, "code": 0}
+    ORDERS.clear()
+
+    def run(order: Order) -> int:
+        [row] = read_manifest(order.manifest).rows
+        ORDERS.append(row)
+        assert (order.settings.launch.cluster, order.settings.finish.crf) == ("debug", 21)
+        assert tmp_path not in order.results.parents
+        (order.results / "videos").mkdir(parents=True)
+        video = order.results / "videos" / f"{row.clip}.mp4"
+        deliver(video, row.audio, how["level"])
+        write_json(video.with_suffix(".json"), recorded_of(video, torch="2.13.0"))
+        return how["code"]
+
+    monkeypatch.setattr(verify, "run_workflow", run)
+    return how
 
 
 def test_what_is_as_recorded_passes(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify_folder(results) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_a_clip_is_made_again_from_its_row_and_compared(
+    results: Path, made_again: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As recorded; with other frames, and what else differs; or not at all."""
+    assert verify_folder(results, "a") == 0
+    assert [(row.clip, row.seed, row.scales, row.preset) for row in ORDERS] == [("a", 7, (1.0, 0.5, 1.0), "draft")]
+    assert "a: made again to compare" in capsys.readouterr().err
+    made_again["level"] = 200
+    assert verify_folder(results) == 4
+    told = capsys.readouterr().out
+    assert told.startswith("a: made again: frame_md5 ")
+    assert told.endswith("(torch was 2.0.1, is 2.13.0)\n")
+    made_again["code"] = 3
+    assert verify_folder(results) == 4
+    assert capsys.readouterr().out == "a: could not be made again; what was said above tells why\n"
 
 
 def test_a_changed_input_is_told(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

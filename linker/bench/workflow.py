@@ -26,15 +26,26 @@ def overhead() -> dict[str, float]:
     """Planning 100, 1,000 and 10,000 rows of as few portraits and audios as there can be; running 100 rows whole."""
     found: dict[str, float] = {}
     for rows in PLANNED:
-        with tempfile.TemporaryDirectory() as folder:
-            shop = _shop(Path(folder))
-            words = ["plan", _manifest(shop, rows), "--results", shop.results, "--json"]
-            wall, cpu, peak_mb = _measured(shop.words(*words), shop.environment())
-            found |= {f"plan_{rows}_rows_s": wall, f"plan_{rows}_rows_cpu_s": cpu, f"plan_{rows}_rows_mb": peak_mb}
+        found |= planning(rows)
+    return found | running(RUN)
+
+
+def planning(rows: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         shop = _shop(Path(folder))
-        wall, cpu, _ = _measured(shop.words("run", _manifest(shop, RUN), "--results", shop.results), shop.environment())
-    return found | {f"run_{RUN}_rows_s_a_row": round(wall / RUN, 3), f"run_{RUN}_rows_cpu_s_a_row": round(cpu / RUN, 3)}
+        words = ["plan", _manifest(shop, rows), "--results", shop.results, "--json"]
+        wall, cpu, peak_mb = _measured(shop.words(*words), shop.environment())
+    return {f"plan_{rows}_rows_s": wall, f"plan_{rows}_rows_cpu_s": cpu, f"plan_{rows}_rows_mb": peak_mb}
+
+
+def running(rows: int) -> dict[str, float]:
+    """By itself, for more rows: `python -c "from linker.bench.workflow import running; print(running(1000))"`."""
+    with tempfile.TemporaryDirectory() as folder:
+        shop = _shop(Path(folder))
+        words = ["run", _manifest(shop, rows), "--results", shop.results]
+        wall, cpu, peak_mb = _measured(shop.words(*words), shop.environment())
+    told = {"s_a_row": round(wall / rows, 3), "cpu_s_a_row": round(cpu / rows, 3), "mb": peak_mb}
+    return {f"run_{rows}_rows_{name}": value for name, value in told.items()}
 
 
 def launch() -> dict[str, float]:
