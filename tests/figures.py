@@ -21,10 +21,12 @@ from PIL import Image
 from linker.config import AudioSettings, FaceSettings, GenerateSettings, LimitSettings
 from linker.synth import speech as speech_module
 from linker.synth import texts
+from linker.synth.geometry import GAP
 from linker.synth.motion import Motion, rest
 from linker.synth.portrait import STYLES, Portrait, draw_portrait
 from linker.synth.speech import random_speech
 from linker.synth.visemes import motion
+from linker.synth.warp import MESH_H
 
 FIRST_SEED = 7_000_000  # far from the training videos' seeds
 UPPER_LIP, LOWER_LIP, FOREHEAD, CHIN = 13, 14, 10, 152  # of the face mesh: inner lips, and the face's height
@@ -159,8 +161,11 @@ def sync_of(prepared: list[Prepared], seen: list[Seen]) -> dict[str, Any]:
     rests = np.concatenate([resting(e.true[: len(clip.mouth)]) for clip, e in zip(seen, prepared, strict=True)])
     languages = {language: [o for o, e in zip(own, prepared, strict=True) if e.language == language]
                  for language in sorted({e.language for e in prepared})}  # fmt: skip
+    wide = np.mean(
+        [clip.mouth.std() / (GAP / MESH_H * each.true.std()) for clip, each in zip(seen, prepared, strict=True)]
+    )
     return {
-        "own": np.mean(own), "least_clip": min(own), "other": np.mean(other), "lags": lags,
+        "amplitude": wide, "own": np.mean(own), "least_clip": min(own), "other": np.mean(other), "lags": lags,
         "rest_share": speaks[rests].mean() / speaks[truth > 0.1].mean() if rests.any() else None,
         "languages": {language: np.mean(values) for language, values in languages.items()},
     }  # fmt: skip

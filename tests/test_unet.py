@@ -10,7 +10,8 @@ from diffusers import UNet2DConditionModel
 from tiny import TINY, tiny_conditions, tiny_model, told
 
 from linker.model.architecture import BASE, Architecture
-from linker.model.unet import Conditions, UNet
+from linker.model.lingualinker import LinguaLinker
+from linker.model.unet import USUAL_AREAS, Conditions, UNet
 
 PLAIN = Architecture(
     size="parity", sample_px=128, latent_px=16, latent_channels=4, channels=(32, 64, 64),
@@ -95,6 +96,32 @@ def test_changing_each_input_changes_the_output(name: str) -> None:
         changed[name] = changed[name] * 0.5 if name in ("masks", "scales") else changed[name].flip(-1) + 1
         after = model.denoise(changed["noisy"], changed["time"], told(model, changed))
     assert (before - after).abs().max() > 1e-4
+
+
+def test_what_is_asked_of_the_regions_enters_with_the_time_and_starts_as_nothing() -> None:
+    arch = TINY.model_copy(update={"told_controls": True})
+    model = LinguaLinker(arch).eval()
+    given, noisy, time = tiny_conditions(model, batch=2), torch.randn(2, 12, 4, 8, 8), torch.tensor([300, 700])
+    silent = {**given, "speech": torch.zeros_like(given["speech"])}
+    torch.nn.init.normal_(model.denoising.conv_out.weight)
+
+    def asked(scales: list[float]) -> torch.Tensor:
+        told_of = told(model, {**silent, "scales": torch.tensor([[1.0, 1, 1], scales])})
+        with torch.no_grad():
+            return model.denoise(noisy, time, Conditions(2, told_of.masks, told_of.scales, told_of.reference))
+
+    assert torch.equal(asked([1, 1, 1]), asked([1, 0, 1]))
+    torch.nn.init.normal_(model.denoising.control_embedding.linear_2.weight)
+    whole, less = asked([1, 1, 1]), asked([1, 0, 1])
+    assert torch.equal(whole[0], less[0])
+    assert (whole[1] - less[1]).abs().amax((1, 2, 3)).min() > 1e-4  # every frame of the sample that was asked
+
+
+def test_controls_are_scales_and_areas_against_the_usual_ones() -> None:
+    masks = {8: torch.zeros(1, 64, 3), 4: torch.ones(1, 16, 3)}
+    masks[8][0, :32] = torch.tensor(USUAL_AREAS)
+    found = Conditions(1, masks, torch.tensor([[0.0, 1.5, 1.0]])).controls()
+    torch.testing.assert_close(found, torch.tensor([[0.0, 1.5, 1.0, 0.5, 0.5, 0.5]]))
 
 
 def test_frames_hear_their_own_audio_and_all_frames_hear_each_other() -> None:

@@ -33,12 +33,15 @@ class Architecture(Group):
     quiet_noise: bool = Field(
         False, description="latents enter the denoising net scaled by their signal's share (decision 0002)"
     )
+    told_controls: bool = Field(
+        False, description="the timestep's embedding also carries scales and mask areas (decision 0012)"
+    )
     latent_mean: tuple[float, ...] = Field((), description="per-channel mean of the codec's latents; empty = 0")
     latent_std: tuple[float, ...] = Field((), description="per-channel deviation of the codec's latents; empty = 1")
     prediction: Literal["v_prediction"] = "v_prediction"
 
 
-MINI = Architecture(reference_positions=True, quiet_noise=True)
+MINI = Architecture(reference_positions=True, quiet_noise=True, told_controls=True)
 BASE = Architecture(
     size="base", sample_px=512, latent_px=64, latent_channels=4, channels=(320, 640, 1280, 1280),
     attention=(True, True, True, False), layers_per_block=2, heads=8, norm_groups=32, speech_dim=1024, audio_dim=768,

@@ -37,6 +37,20 @@ class TimeEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(wave)))
 
 
+class ControlEmbedding(nn.Module):
+    """What is asked of the regions (B, n) -> (B, E), added to the timestep's embedding; starts as zero."""
+
+    def __init__(self, asked: int, time_width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(asked, time_width)
+        self.linear_2 = nn.Linear(time_width, time_width)
+        nn.init.zeros_(self.linear_2.weight)
+        nn.init.zeros_(self.linear_2.bias)
+
+    def forward(self, asked_Bn: Tensor) -> Tensor:
+        return self.linear_2(F.silu(self.linear_1(asked_Bn.to(self.linear_1.weight.dtype))))
+
+
 class Attention(nn.Module):
     """Multi-head attention; keys and values may be computed once (`key_value`) and passed to many calls."""
 

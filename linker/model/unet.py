@@ -18,12 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from linker.config import REGIONS
 from linker.model.architecture import Architecture
 from linker.model.gate import LayerConditions, TransformerBlock
-from linker.model.layers import Downsample, KeyValue, ResnetBlock, TimeEmbedding, Upsample
+from linker.model.layers import ControlEmbedding, Downsample, KeyValue, ResnetBlock, TimeEmbedding, Upsample
 from linker.model.temporal import Memory, TemporalModule
 
 Role = Literal["reference", "denoising"]
+USUAL_AREAS = (0.227, 0.019, 0.036)  # of the pictures of training that head, mouth and eyes fill
 
 
 @dataclass
@@ -49,6 +51,11 @@ class Conditions:
     audio: list[KeyValue] | None = None
     preceding: list[list[Memory]] | None = None
     keep: Tensor | None = None
+
+    def controls(self) -> Tensor:
+        """Scales, and areas of the masks against the usual ones: (B, 2 R)."""
+        areas = self.masks[max(self.masks)].mean(1)
+        return torch.cat([self.scales, areas / areas.new_tensor(USUAL_AREAS)], dim=1)
 
     def layer(self, index: int, tokens: int) -> LayerConditions:
         """The conditions of transformer `index`, which sees `tokens` places."""
@@ -113,6 +120,8 @@ class UNet(nn.Module):
         self.checkpointing = False
         widths, time_width, layers = arch.channels, 4 * arch.channels[0], arch.layers_per_block
         self.time_embedding = TimeEmbedding(widths[0])
+        if role == "denoising" and arch.told_controls:
+            self.control_embedding = ControlEmbedding(2 * len(REGIONS), time_width)
         self.conv_in = nn.Conv2d(arch.latent_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList()
         for level, width in enumerate(widths):
@@ -159,7 +168,7 @@ class UNet(nn.Module):
         self, latents_NCHW: Tensor, timestep_N: Tensor, conditions: Conditions | None = None
     ) -> tuple[Tensor, Features]:
         features = Features()
-        time_NE = self.time_embedding(timestep_N)
+        time_NE = self._embedded(timestep_N, conditions)
         x = self.conv_in(latents_NCHW)
         skips = [x]
         for stage in self.down_blocks:  # down: keep what every layer saw
@@ -177,6 +186,14 @@ class UNet(nn.Module):
             if hasattr(stage, "upsamplers"):
                 x = stage.upsamplers[0](x)
         return self.conv_out(F.silu(self.conv_norm_out(x))), features
+
+    def _embedded(self, timestep_N: Tensor, conditions: Conditions | None) -> Tensor:
+        """The timestep's embedding, and what is asked of the regions where the net is told."""
+        time_NE: Tensor = self.time_embedding(timestep_N)
+        if conditions is None or not hasattr(self, "control_embedding"):
+            return time_NE
+        asked_BE = self.control_embedding(conditions.controls())
+        return time_NE + asked_BE.repeat_interleave(len(time_NE) // len(asked_BE), dim=0)
 
     def _layer(
         self, stage: Stage, layer: int, x: Tensor, time_NE: Tensor, conditions: Conditions | None, features: Features
