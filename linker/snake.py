@@ -1,15 +1,26 @@
-"""Snakemake's own command line, as this project runs it: without its limit of jobs a second.
+"""Snakemake's own command line, as this project runs it: without its limit of jobs a second, with a SIGTERM that ends.
 
 To keep that limit, Snakemake looks for work again a second later, once more for every job that has ended while others
 waited: after some hundreds of them it does nothing else. Cores, and `jobs` on a cluster, are limit enough.
+Its handler of SIGTERM takes a lock that the thread it interrupts may hold, and then waits forever: here a thread of its
+own takes it.
 """
 
 from __future__ import annotations
 
 import sys
+from threading import Thread
+from typing import Any
 
 from snakemake.cli import args_to_api, parse_args
 from snakemake.exceptions import print_exception
+from snakemake.scheduling.job_scheduler import JobScheduler
+
+_exit_gracefully = JobScheduler.exit_gracefully
+
+
+def _exit_from_a_thread(scheduler: Any, *signal: object) -> None:
+    Thread(target=_exit_gracefully, args=(scheduler,)).start()
 
 
 def main(words: list[str]) -> int:
@@ -17,6 +28,7 @@ def main(words: list[str]) -> int:
     try:
         parser, options = parse_args(words)
         options.max_jobs_per_timespan = None
+        JobScheduler.exit_gracefully = _exit_from_a_thread
         return 0 if args_to_api(options, parser) else 1
     except Exception as error:
         print_exception(error)

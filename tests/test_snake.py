@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Lock, Semaphore
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,15 @@ def test_snakemake_limits_no_jobs_a_second(monkeypatch: pytest.MonkeyPatch) -> N
     assert {key: value for key, value in free.items() if key in ("cores", "snakefile", "jobs", "scheduler")} == {
         key: limited[key] for key in ("cores", "snakefile", "jobs", "scheduler")
     }
+
+
+def test_sigterm_in_the_middle_of_anything_is_no_deadlock() -> None:
+    """The thread that the signal interrupts holds Snakemake's lock."""
+    scheduler = SimpleNamespace(_lock=Lock(), _open_jobs=Semaphore(0), _user_kill=None)
+    with scheduler._lock:
+        snake._exit_from_a_thread(scheduler, 15, None)
+    assert scheduler._open_jobs.acquire(timeout=5)
+    assert scheduler._user_kill == "graceful"
 
 
 def test_a_wrong_word_is_told_and_ends_it(capfd: pytest.CaptureFixture[str]) -> None:
