@@ -117,7 +117,7 @@ class GenerateSettings(Group):
     """generate: the gated diffusion model."""
 
     weights: str = Field("mini", description="'mini' (embedded) or a folder with a LinguaLinker checkpoint")
-    preset: Literal["quality", "balanced", "draft"] = Field("draft", description="steps and guidance as a bundle")
+    preset: Literal["quality", "balanced", "draft"] = Field("balanced", description="steps and guidance as a bundle")
     steps: int | None = Field(None, ge=1, le=1000, description="denoising steps; empty = the preset's")
     guidance_scale: float | None = Field(
         None, ge=1, le=20, description="classifier-free guidance; empty = the preset's"

@@ -209,7 +209,7 @@ def _blinks(speech: Speech, time_s: Grid, rng: np.random.Generator) -> Grid:
             last_s += rng.uniform(3.0, min(5.0, edge - last_s - 1.0))
             lids = np.maximum(lids, _lid(time_s - last_s))
         if edge - last_s >= 1.2:
-            last_s = edge + rng.uniform(-0.02, 0.04)
+            last_s = edge
             lids = np.maximum(lids, _lid(time_s - last_s))
     return lids
 
@@ -245,20 +245,19 @@ def _brow(speech: Speech, time_s: Grid) -> Grid:
 
 
 def _head(speech: Speech, time_s: Grid, rng: np.random.Generator) -> dict[str, Grid]:
-    """Nods on beats, a chin that rises with the phrase's energy, sway that grows with it, slow drift. Speakers differ:
-    the calmest hardly move, the liveliest turn by about 8, 5 and 4 degrees."""
-    speaker = rng.uniform(0.15, 0.75)
-    energy = _energy(speech, time_s)
-    lively, told = speaker * (0.35 + 0.65 * np.clip(1.6 * energy, 0, 1)), 0.3 + 0.7 * speaker
-    yaw = 9.0 * _drift(time_s, rng) * lively
-    pitch = 3.5 * _drift(time_s, rng) * lively + told * (3.0 * _beats(speech, time_s) - 3.0 * energy)
-    roll = 4.0 * _drift(time_s, rng) * lively + 0.15 * yaw
+    """Nods on beats, a chin that rises with the phrase's energy, a turn with its rise and back with its fall; slow
+    drift beside. Speakers differ a little in how much they do."""
+    energy, lively, told = _energy(speech, time_s), rng.uniform(0.1, 0.6), rng.uniform(0.8, 1.2)
+    rise = energy - np.interp(time_s - 0.5, time_s, energy, left=0.0) if len(time_s) else energy
+    yaw = told * 12.0 * rise + 4.0 * lively * _drift(time_s, rng)
+    pitch = told * (3.0 * _beats(speech, time_s) - 4.0 * energy) + 2.5 * lively * _drift(time_s, rng)
+    roll = told * 4.0 * energy + 2.5 * lively * _drift(time_s, rng) + 0.15 * yaw
     return {
         "yaw_deg": yaw,
         "pitch_deg": pitch,
         "roll_deg": roll,
-        "x": 0.003 * yaw + 0.008 * speaker * _drift(time_s, rng),
-        "y": 0.002 * pitch + 0.006 * speaker * _drift(time_s, rng),
+        "x": 0.003 * yaw + 0.006 * lively * _drift(time_s, rng),
+        "y": 0.002 * pitch + 0.005 * lively * _drift(time_s, rng),
     }
 
 

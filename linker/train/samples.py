@@ -96,7 +96,7 @@ def read_held_out(path: Path, frames: int, engine: Engine, folder: Path) -> Held
 def sampled(video: HeldOut, engine: Engine) -> np.ndarray:
     """The video as the net makes it of its first frame and its speech, (T, S, S, 3) uint8."""
     model, arch = engine.model, engine.model.arch
-    preset = PRESETS["base"]["balanced"] if arch.size == "base" else PRESETS["mini"]["draft"]  # as each is looked at
+    preset = PRESETS["base" if arch.size == "base" else "mini"]["balanced"]
     how = Sampling(preset.steps, preset.guidance_scale, preset.sampler)
     portrait = engine.read_portrait(video.frames[0])
     conditions = clip_conditions(portrait, video, engine)

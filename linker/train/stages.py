@@ -40,7 +40,7 @@ class Stage:
     trains: tuple[str, ...]
     frozen: tuple[str, ...] = ()
     mouth_weight: float = 2.0
-    eyes_weight: float = 1.0
+    eyes_weight: float = 2.0
     drop: float = 0.05
     start_share: float = 0.2
     full_noise: float = 0.75  # share of samples at the last timestep
