@@ -1,7 +1,7 @@
 """What a checkpoint's picture is worth, in figures: sync, identity, controls, joins. On drawn portraits, voices and
 languages never trained on.
 
-PYTHONPATH=. python tests/figures.py [--weights FOLDER] [--clips 40] [--controls 6] [--preset draft] [--json FILE]
+PYTHONPATH=. python tests/figures.py [--weights FOLDER] [--clips 40] [--controls 6] [--preset balanced] [--json FILE]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -36,8 +37,6 @@ UNHEARD = {  # languages that training never heard: eSpeak's voice, and what is 
     "sv": ("sv", ("God morgon, hur mår du idag?", "Båten går varje kväll över sundet.")),
     "id": ("id", ("Selamat pagi, apa kabar hari ini?", "Museum ini dibuka setiap pagi pukul sembilan.")),
 }
-speech_module.VOICES |= {language: voice for language, (voice, _) in UNHEARD.items()}
-texts.SENTENCES |= {language: said for language, (_, said) in UNHEARD.items()}
 
 LIDS = ((159, 145), (386, 374))  # of the face mesh: upper and lower lid of each eye
 STEADY = (33, 133, 362, 263, 168, 6, 197, 195)  # corners of the eyes and the bridge of the nose
@@ -104,7 +103,10 @@ def prepare(number: int, folder: Path) -> Prepared:
     portrait = draw_portrait(seed, style, 512)
     Image.fromarray(portrait.render(rest(1))[0]).save(here / "portrait.png")
     unheard = sorted(UNHEARD)[number // 5 % len(UNHEARD)] if number % 5 == 4 else None
-    speech = random_speech(seed, unheard, duration_s=(2.6, 3.0))
+    voices = {language: voice for language, (voice, _) in UNHEARD.items()}
+    said = {language: sentences for language, (_, sentences) in UNHEARD.items()}
+    with mock.patch.dict(speech_module.VOICES, voices), mock.patch.dict(texts.SENTENCES, said):
+        speech = random_speech(seed, unheard, duration_s=(2.6, 3.0))
     write_wav(here / "speech.wav", speech.samples, 16_000)
     limits, face = LimitSettings(), FaceSettings()
     crop_face(here / "portrait.png", here / "face.png", here / "crop.json", "", face, limits)
@@ -114,8 +116,8 @@ def prepare(number: int, folder: Path) -> Prepared:
     files |= {"driver": "driver.wav", "loudness": "loudness.json"}
     row: dict[str, Any] = {key: f"{name}/{file}" for key, file in files.items()}
     row |= {"clip": name, "seed": number, "scales": [1, 1, 1], "ranges": [1, 1, 1]}
-    said = motion(speech, seed)
-    return Prepared(row, here, speech.language, said.open.astype(np.float64), portrait, said)
+    spoken = motion(speech, seed)
+    return Prepared(row, here, speech.language, spoken.open.astype(np.float64), portrait, spoken)
 
 
 def look(frames: NDArray[np.uint8]) -> Seen:
