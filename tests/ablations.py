@@ -1,6 +1,6 @@
 """What each of the paper's choices is worth: the same budget of training with and without it, measured alike.
 
-PYTHONPATH=.:tests python tests/ablations.py TRAINING [--steps 500] [--stage1 200] [--only NAME] [--json FILE]
+PYTHONPATH=.:tests python tests/ablations.py TRAINING --out FOLDER [--steps 500] [--stage1 200] [--only NAME]
 
 TRAINING is a folder that `linker train` left: its encoded/ is trained on, its weights/ lends codec and speech encoder.
 """
