@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderDC
 from PIL import Image
-from tiny import TINY
+from tiny import TINY, tiny_codec
 from torch import Tensor, nn
 
 from linker.config import TrainSettings
@@ -242,3 +243,13 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     (film, *_) = sorted(samples.glob("*.mp4"))
     assert probe(film).audio is not None
     assert len(list(read_frames(film))) == 24
+
+
+def test_a_part_beside_the_model_does_not_tell_where_it_came_from(tmp_path: Path) -> None:
+    """diffusers writes the folder that a network was loaded from into its config.json."""
+    tiny_codec().save_pretrained(tmp_path / "first")
+    AutoencoderDC.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    assert str(tmp_path) in (tmp_path / "second" / "config.json").read_text()
+    steps.copy_part(tmp_path / "second", tmp_path / "weights")
+    assert str(tmp_path) not in (tmp_path / "weights" / "config.json").read_text()
+    assert AutoencoderDC.from_pretrained(tmp_path / "weights").config.latent_channels == 4

@@ -211,10 +211,12 @@ def architecture(encoded: Path) -> Architecture:
 
 
 def copy_part(source: Path, target: Path) -> None:
-    """Put a trained network beside the model, in half precision."""
+    """Put a trained network beside the model, in half precision; where it was loaded from is nobody's business."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(source, target, dirs_exist_ok=True)
+    config = read_json(target / "config.json")
+    write_json(target / "config.json", {name: value for name, value in config.items() if name != "_name_or_path"})
     for path in target.glob("*.safetensors"):
         tensors = {name: value.half().contiguous() for name, value in load_file(path).items()}
         save_file(tensors, path, metadata={"format": "pt"})
