@@ -18,7 +18,7 @@ from linker.errors import EnvironmentError
 from linker.media import probe
 from linker.synth import visemes
 from linker.synth.speech import LANGUAGES, SILENCE, VARIANTS, Speech, cut, join, random_speech, silence, speak
-from linker.synth.texts import GREETINGS, SENTENCES, shuffled, spoken
+from linker.synth.texts import GREETINGS, SENTENCES, phrase, shuffled, spoken
 from linker.synth.visemes import CLASSES, N_VISEMES, classify, is_known, motion, mouth_track, viseme_classes
 
 SEEDS = st.integers(0, 2**31 - 1)
@@ -60,6 +60,17 @@ def test_every_sentence_is_spoken_with_sounds_of_sensible_length(language: str) 
 def test_every_language_has_a_dozen_different_sentences() -> None:
     assert set(SENTENCES) == set(LANGUAGES) >= {"en", "zh", "ja", "ko", "fr", "th"}
     assert all(len(set(texts)) >= 12 for texts in SENTENCES.values())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_phrase_is_some_neighbouring_words_of_a_sentence(language: str) -> None:
+    rng = np.random.default_rng(0)
+    for text in SENTENCES[language]:
+        part = phrase(text, rng).removeprefix("[[").removesuffix("]]")
+        assert 2 <= len(part.split()) <= 4
+        whole = "".join(letter for letter in spoken(text) if letter.isalpha() or letter.isspace())
+        assert "".join(letter for letter in part if letter.isalpha()) in "".join(whole.split())
+    assert speak(phrase(SENTENCES[language][0], rng), language).duration_s > 0.2
 
 
 @pytest.mark.parametrize("variant", ["", "m3", "f2", "Alicia"])  # f2 and Alicia breathe: noise from a generator
@@ -283,7 +294,7 @@ def test_other_seeds_move_the_head_and_not_the_mouth() -> None:
 
 
 def test_people_blink_as_in_conversation_each_for_a_few_frames() -> None:
-    speech = join([random_speech(seed, "en", (6.0, 6.0)) for seed in range(20)])
+    speech = join([piece for text in SENTENCES["en"] for piece in (speak(text, "en"), silence(0.5))])
     shut = motion(speech, 0).blink > 0
     starts = np.flatnonzero(np.diff(shut.astype(int)) == 1)
     ends = np.flatnonzero(np.diff(shut.astype(int)) == -1)

@@ -19,9 +19,9 @@ from linker.media import probe, read_frames
 from linker.model.architecture import Architecture
 from linker.model.lingualinker import LinguaLinker
 from linker.train import steps
-from linker.train.dataset import Windows, union
+from linker.train.dataset import Windows, quickness, union
 from linker.train.fit import Diverged, Plan, fit, rate_at
-from linker.train.losses import Noising, evened, masked_mean, region_loss
+from linker.train.losses import Noising, changes, evened, masked_mean, region_loss
 from linker.train.speech import filter_bank
 from linker.train.stages import choose_parameters, stage_1, stage_2, train_stage
 
@@ -111,6 +111,14 @@ def test_region_loss_by_hand() -> None:
     assert masked_mean(error, torch.zeros(1, 2, 2)).item() == 0
 
 
+def test_an_error_that_jumps_changes_more_than_one_that_comes_slowly() -> None:
+    """By hand: 0 before the window, then 1, 1, 3 against 1, 2, 3."""
+    jumps, slow = torch.tensor([1.0, 1.0, 3.0]), torch.tensor([1.0, 2.0, 3.0])
+    changed = changes(torch.stack([jumps, slow]).view(2, 3, 1, 1, 1)).flatten(1)
+    assert changed.tolist() == [[1.0, 0.0, 2.0], [1.0, 1.0, 1.0]]
+    assert changed.square().mean(1).tolist() == pytest.approx([5 / 3, 1.0])
+
+
 @pytest.fixture
 def encoded(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
@@ -133,6 +141,22 @@ def test_a_window_holds_what_belongs_together(encoded: Path) -> None:
     assert (before - (first[:, None] + torch.arange(-4, 0))).abs().max() < 0.15  # the noise that stands for generation
     heard = (first[:, None] + torch.arange(-2, 14)).clamp(0, 39)
     assert torch.equal(batch.speech[:, :, 0], heard)
+
+
+def test_windows_with_a_blink_are_drawn_more_often(encoded: Path) -> None:
+    """A head that turns, eyes that turn with it and shut once within 2 of 40 frames."""
+    masks, latents = np.zeros((40, 3, 8, 8), np.float16), np.zeros((40, 4, 8, 8), np.float16)
+    masks[:, 0, 2:], masks[:, 2, :2] = 1, 1
+    latents += (3 * np.sin(np.arange(40) / 4))[:, None, None, None].astype(np.float16)
+    latents[30:32, :, :2] += 1
+    video = {"latents": latents, "masks": masks}
+    assert quickness(video, 25, 12) > 3 * quickness(video, 4, 12)
+    for path in encoded.glob("*.npz"):
+        with np.load(path) as stored:
+            np.savez(path, **{**stored, **video})
+    targets = Windows(encoded, TINY).batch(number=0, size=300, frames=12, drop=0.1, start_share=0.0).target
+    blinks = (targets[:, :, 0, 0, 0] - targets[:, :, 0, 7, 0]).amax(1) > 0.5
+    assert 0.6 < blinks.float().mean() < 0.85  # by chance 12 of 25 starts
 
 
 def test_a_first_window_starts_from_the_portrait(encoded: Path) -> None:

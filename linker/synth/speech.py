@@ -17,7 +17,7 @@ from scipy.signal import fftconvolve, lfilter
 
 from linker.config import SAMPLE_RATE_HZ
 from linker.errors import EnvironmentError
-from linker.synth.texts import SENTENCES, shuffled, spoken
+from linker.synth.texts import SENTENCES, phrase, shuffled, spoken
 
 Samples = NDArray[np.float32]
 
@@ -121,16 +121,19 @@ def _random_voice(language: str, rng: np.random.Generator) -> Callable[[str], Sp
 
 
 def _pause_s(rng: np.random.Generator) -> float:
-    return float(rng.uniform(0.2, 1.0) if rng.random() < 0.6 else rng.uniform(0.03, 0.2))
+    return float(rng.uniform(0.2, 0.7) if rng.random() < 0.8 else rng.uniform(0.03, 0.2))
 
 
 def _random_text(language: str, rng: np.random.Generator) -> str:
-    """A sentence as it stands, one with its words in another order, or babble."""
+    """A few words of a sentence (so that pauses are heard), all of it, one with its words in another order, or
+    babble."""
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.1:
         return _babble(rng)
     text = str(rng.choice(SENTENCES[language]))
-    return text if kind < 0.65 else shuffled(text, rng)
+    if kind < 0.75:
+        return phrase(text, rng)
+    return text if kind < 0.85 else shuffled(text, rng)
 
 
 def _babble(rng: np.random.Generator) -> str:

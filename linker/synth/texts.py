@@ -6,6 +6,8 @@ because the speech synthesiser reads neither kanji nor Thai spelling well.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 SENTENCES: dict[str, tuple[str, ...]] = {
@@ -274,10 +276,25 @@ def spoken(text: str) -> str:
 
 def shuffled(text: str, rng: np.random.Generator) -> str:
     """`text` as it is spoken, its words (or pairs of Chinese characters) in random order."""
+    return _reworded(text, lambda words: list(rng.permutation(words)))
+
+
+def phrase(text: str, rng: np.random.Generator) -> str:
+    """Two to four words of `text` that follow each other, as they are spoken."""
+
+    def some(words: list[str]) -> list[str]:
+        count = int(rng.integers(2, 5))
+        first = int(rng.integers(max(1, len(words) - count + 1)))
+        return words[first : first + count]
+
+    return _reworded(text, some)
+
+
+def _reworded(text: str, change: Callable[[list[str]], list[str]]) -> str:
     sounds = spoken(text)
     inside = sounds.removeprefix("[[").removesuffix("]]")
-    mixed = " ".join(rng.permutation(_words(inside)))
-    return f"[[{mixed}]]" if inside != sounds else mixed
+    changed = " ".join(change(_words(inside)))
+    return f"[[{changed}]]" if inside != sounds else changed
 
 
 def _words(text: str) -> list[str]:

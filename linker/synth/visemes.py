@@ -201,14 +201,15 @@ def _pauses(speech: Speech) -> list[tuple[float, float]]:
 
 
 def _blinks(speech: Speech, time_s: Grid, rng: np.random.Generator) -> Grid:
-    """Lids shut where pauses and phrases begin, at least 1.2 s apart, and on their own when none comes for 6 s."""
-    wanted = sorted(edge for pause in _pauses(speech) for edge in pause if edge > 0.4)  # the start is at rest
+    """Lids shut where pauses begin, at least 1 s apart (what is heard tells every one), and on their own when none
+    comes for 6 s."""
+    wanted = [start for start, _ in _pauses(speech) if start > 0.4]  # the start is at rest
     lids, last_s = np.zeros(len(time_s)), -1.0
     for edge in [*wanted, speech.duration_s + 6.0]:
         while edge - last_s >= 6.0:
             last_s += rng.uniform(3.0, min(5.0, edge - last_s - 1.0))
             lids = np.maximum(lids, _lid(time_s - last_s))
-        if edge - last_s >= 1.2:
+        if edge - last_s >= 1.0:
             last_s = edge
             lids = np.maximum(lids, _lid(time_s - last_s))
     return lids

@@ -24,6 +24,7 @@ from linker.train.mapped import mapped
 from linker.train.ranks import mixed, training_dtype
 
 OPEN = 128  # videos whose files are held open
+QUICK_OF = 6  # starts of a window of which the one with the quickest eyes is taken
 ACTING = ("scales", "ranges")  # of head, mouth and eyes; footage has none and is taken as it is
 
 
@@ -144,7 +145,7 @@ class Windows:
         video = self.open(self.files[int(rng.integers(len(self.files)))])
         latents, length = video["latents"], len(video["latents"])
         opening = rng.random() < start_share
-        start = 0 if opening else int(rng.integers(self.arch.preceding, length - frames + 1))
+        start = 0 if opening else self._start(rng, video, frames)
         if opening:  # a clip's first window: the portrait, repeated
             preceding = np.repeat(self._normal(video["still"])[None], self.arch.preceding, axis=0)
         else:  # what was generated is never quite clean
@@ -157,9 +158,26 @@ class Windows:
         target, reference = self._normal(latents[start : start + frames]), self._normal(video["reference"])
         return target, reference, preceding.astype(np.float32), masks, scales, video["speech"][heard]
 
+    def _start(self, rng: np.random.Generator, video: Mapping[str, np.ndarray], frames: int) -> int:
+        """Where a window begins: for half of them where, of a few draws, the eyes are quickest. Blinks are rare and
+        short; left to chance, a net never learns them."""
+        draws = QUICK_OF if frames > 2 and rng.random() < 0.5 else 1
+        starts = rng.integers(self.arch.preceding, len(video["latents"]) - frames + 1, draws).tolist()
+        return int(max(starts, key=lambda start: quickness(video, start, frames)) if draws > 1 else starts[0])
+
     def _normal(self, latents: np.ndarray) -> np.ndarray:
         """Latents (..., C, h, w) as the nets model them."""
         return ((latents - self.mean) / self.std).astype(np.float32)
+
+
+def quickness(video: Mapping[str, np.ndarray], start: int, frames: int) -> float:
+    """How much quicker the eyes of a window are than the head about them: the largest ratio of their latents' second
+    differences. A blink takes few frames, turns and glances take many."""
+    shown = slice(start, start + frames)
+    change = np.abs(np.diff(video["latents"][shown].astype(np.float32), 2, axis=0)).mean(1)
+    head, _, eyes = union(video["masks"][shown].astype(np.float32))
+    means = [(change * mask).sum((1, 2)) / max(float(mask.sum()), 1e-6) for mask in (eyes, head)]
+    return float((means[0] / (means[1] + 1e-3)).max())
 
 
 def latent_deviation(cache: Path) -> list[float]:

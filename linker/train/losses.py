@@ -48,3 +48,9 @@ def region_loss(
     at_mouth, at_eyes = masked_mean(error_BFhw, masks_B3hw[:, 1]), masked_mean(error_BFhw, masks_B3hw[:, 2])
     loss = (weight_B * (whole + mouth * at_mouth + eyes * at_eyes)).mean()
     return loss, {"frame": whole.mean().item(), "mouth": at_mouth.mean().item(), "eyes": at_eyes.mean().item()}
+
+
+def changes(error_BFChw: Tensor) -> Tensor:
+    """How the error changes from each frame to the next; the frame before the first, which a window is given, has
+    none. An error that comes slowly is not seen; one that jumps is a flicker, or a seam between two windows."""
+    return torch.diff(error_BFChw, dim=1, prepend=torch.zeros_like(error_BFChw[:, :1]))

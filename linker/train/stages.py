@@ -18,7 +18,7 @@ from linker.train.ahead import Ahead
 from linker.train.dataset import Batch, Windows
 from linker.train.fit import Plan, fit
 from linker.train.gates import watched
-from linker.train.losses import Noising, evened, region_loss
+from linker.train.losses import Noising, changes, evened, region_loss
 from linker.train.presets import chosen
 from linker.train.ranks import Ranks, mixed, training_dtype
 from linker.train.samples import shower
@@ -40,7 +40,8 @@ class Stage:
     trains: tuple[str, ...]
     frozen: tuple[str, ...] = ()
     mouth_weight: float = 2.0
-    eyes_weight: float = 2.0
+    eyes_weight: float = 4.0
+    change_weight: float = 0.0  # of the error's change from frame to frame (decision 0014)
     drop: float = 0.05
     start_share: float = 0.2
     full_noise: float = 0.75  # share of samples at the last timestep
@@ -76,7 +77,7 @@ def plan_of(settings: TrainSettings, steps: int, ema: float) -> Plan:
 def shared(settings: TrainSettings) -> dict[str, Any]:
     """What both stages are told alike."""
     told = {name: getattr(settings, name) for name in ("seed", "dtype", "checkpointing")}
-    return told | {"full_noise": chosen(settings).full_noise}
+    return told | {name: getattr(chosen(settings), name) for name in ("full_noise", "change_weight")}
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,14 @@ def stage_loss(
     noisy, velocity = noising.add(batch.target, noise, timestep)
     with mixed(device, training_dtype(stage.dtype, device)):
         made = model.denoise(noisy, timestep, batch_conditions(model, batch, stage.frames == 1)).float()
-    error = (made - velocity).square().mean(2)
+    error = made - velocity
     weight = noising.weight(timestep) * evened(batch.target)
-    loss, parts = region_loss(error, batch.masks, weight, stage.mouth_weight, stage.eyes_weight)
+    regions = (batch.masks, weight, stage.mouth_weight, stage.eyes_weight)
+    loss, parts = region_loss(error.square().mean(2), *regions)
+    if stage.change_weight and stage.frames > 1:
+        loss = loss + stage.change_weight * region_loss(changes(error).square().mean(2), *regions)[0]
     by_region = {f"region/{name}": value for name, value in parts.items()}
-    return loss, by_region | by_noise(error.detach().mean((1, 2, 3)), drawn.timestep)
+    return loss, by_region | by_noise(error.detach().square().mean((1, 2, 3, 4)), drawn.timestep)
 
 
 def by_noise(error_B: Tensor, timestep_B: Tensor) -> dict[str, float]:
