@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ REGIONS = ("head", "mouth", "eyes")
 Try = tuple[str, str, float]  # "scales" or "ranges", a region, its value
 EVERY_TRY: list[Try] = [("scales", region, value) for region in REGIONS for value in (0.0, 0.5, 1.5, 2.0)]
 EVERY_TRY += [("ranges", "mouth", value) for value in (0.6, 0.8, 1.25, 1.5)]
+TURNS = [(float(yaw), float(pitch)) for yaw in range(-14, 15, 2) for pitch in range(-8, 9, 2)]
+TURNING = (*STEADY, 1, 4, 98, 327, 10, 234, 454, 127, 356)  # and nose, forehead and cheeks, which tell a turn
+Turn = tuple[float, float]
 Curve = NDArray[np.float64]
 
 
@@ -81,9 +85,9 @@ class Prepared:
     portrait: Portrait
     motion: Motion
 
-    def frame(self, number: int, side: int) -> NDArray[np.uint8]:
-        """The true frame, the head held still, as the workflow crops it."""
-        held = self.motion[number : number + 1].with_curves(yaw_deg=0, pitch_deg=0, roll_deg=0, x=0, y=0)
+    def frame(self, number: int, side: int, turn: Turn = (0.0, 0.0)) -> NDArray[np.uint8]:
+        """The true frame with another turn of the head (yaw and pitch, degrees), as the workflow crops it."""
+        held = self.motion[number : number + 1].with_curves(yaw_deg=turn[0], pitch_deg=turn[1], roll_deg=0, x=0, y=0)
         x0, y0, x1, _ = json.loads((self.folder / "crop.json").read_text())["box_px"]
         scale = side / (x1 - x0)
         place = np.array([[scale, 0, scale * (0.5 - x0) - 0.5], [0, scale, scale * (0.5 - y0) - 0.5]])
@@ -193,26 +197,55 @@ def identity_of(prepared: list[Prepared], seen: list[Seen]) -> float:
 
 
 def likeness(prepared: Prepared, clip: Seen) -> float:
-    """Mean SSIM of every fifth frame."""
+    """Mean SSIM of every fifth frame with the truth whose head is turned, shifted and leant as the clip's is."""
     from skimage.metrics import structural_similarity
 
     side, found = clip.frames.shape[1], []
-    with np.load(prepared.folder / "masks.npz") as stored:
-        head, mouth, eyes = (cv2.resize(stored[name].astype(np.float32), (side, side)) for name in REGIONS)
-    inside = (head > 0.5) & (cv2.dilate(np.maximum(mouth, eyes), np.ones((9, 9))) < 0.1)
+    inside, turned = face_alone(prepared.folder / "masks.npz", side), turns_of(prepared, side)
     for number in range(0, min(len(clip.frames), len(prepared.true)), 5):
-        truth = prepared.frame(number, side)
-        points = look(truth[None]).points[0]
-        turn, _ = cv2.estimateAffinePartial2D(clip.points[number][list(STEADY)], points[list(STEADY)])
-        posed = cv2.warpAffine(
-            clip.frames[number], turn, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
-        grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (posed, truth)]
+        turn = min(turned, key=lambda turn: posed(clip.points[number], turned[turn])[1])
+        truth = prepared.frame(number, side, turn)
+        place, _ = posed(clip.points[number], look(truth[None]).points[0])
+        shown, true = (cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (clip.frames[number], truth))
+        laid = laid_upon(shown, true, place, inside)
         _, similar = structural_similarity(
-            *grey, full=True, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+            laid, true, full=True, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
         found.append(similar[inside].mean())
     return float(np.mean(found))
+
+
+def laid_upon(
+    shown: NDArray[np.uint8], true: NDArray[np.uint8], place: NDArray[np.float64], inside: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """A grey picture laid upon the true one: from `place`, which landmarks gave to a pixel or two, refined by what is
+    seen (Evangelidis and Psarakis 2008)."""
+    side, back = len(true), cv2.invertAffineTransform(place).astype(np.float32)
+    ends = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
+    with suppress(cv2.error):  # no better place is found
+        _, back = cv2.findTransformECC(true, shown, back, cv2.MOTION_AFFINE, ends, inside.astype(np.uint8), 3)
+    how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(shown, back, (side, side), flags=how, borderMode=cv2.BORDER_REPLICATE))
+
+
+def face_alone(masks: Path, side: int) -> NDArray[np.bool_]:
+    """The head outside mouth and eyes, (side, side)."""
+    with np.load(masks) as stored:
+        head, mouth, eyes = (cv2.resize(stored[name].astype(np.float32), (side, side)) for name in REGIONS)
+    return np.asarray((head > 0.5) & (cv2.dilate(np.maximum(mouth, eyes), np.ones((9, 9))) < 0.1))
+
+
+def turns_of(prepared: Prepared, side: int) -> dict[Turn, NDArray[np.float64]]:
+    """The face mesh's points of the true portrait for every turn of the head, where it sees one."""
+    seen = {turn: prepared.frame(0, side, turn) for turn in TURNS}
+    return {turn: look(picture[None]).points[0] for turn, picture in seen.items()}
+
+
+def posed(points: NDArray[np.float64], like: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """The similarity (2, 3) that lays a face on another, and how far their points then lie apart."""
+    one, other = points[list(TURNING)], like[list(TURNING)]
+    place, _ = cv2.estimateAffinePartial2D(one, other, method=cv2.LMEDS)
+    return place, float(np.linalg.norm(one @ place[:, :2].T + place[:, 2] - other, axis=1).mean())
 
 
 def motion_of(seen: list[Seen]) -> dict[str, float]:
