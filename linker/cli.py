@@ -139,15 +139,25 @@ def _execute(name: str, words: list[str], log: str) -> None:
 
     token = os.environ.get("LINKER_LAUNCH", "{}")
     settings = process.resolved(group_from_token(LaunchSettings, token, "LINKER_LAUNCH"))
+    folder = Path(log).with_suffix("") if log else Path("logs", name, "by-hand")
     if settings.cluster == "debug":
+        _call_off(name, words, folder)
         return perform(name, words)
     from linker.crew import launch_job, launch_shard
 
-    folder = Path(log).with_suffix("") if log else Path("logs", name, "by-hand")
     task = partial(importlib.import_module("linker.cli").perform, name, words)  # never __main__'s: workers import it
     if name == "generate":
         return launch_shard(task, settings, folder, _shard_of(words))
     return launch_job(task, settings, folder, spread=name in SPREAD)
+
+
+def _call_off(name: str, words: list[str], folder: Path) -> None:
+    """An earlier start, elsewhere or with other settings, may have left jobs that do this very step."""
+    if (folder / "job.json").is_file():
+        from linker.crew import call_off
+        from linker.shift import OneJob, ShardShift
+
+        call_off(folder, ShardShift(_shard_of(words)) if name == "generate" else OneJob(folder))
 
 
 def perform(name: str, words: list[str]) -> None:

@@ -16,9 +16,10 @@ import socket
 import sys
 import time
 import uuid
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from linker import heartbeat, launch, slurm
 from linker.config import LaunchSettings
@@ -29,94 +30,14 @@ from linker.leases import STARTS
 from linker.process import start_time
 from linker.records import read_json, write_json
 from linker.rows import Queue
+from linker.shift import OneJob, ShardShift, Shift
 
 POLL_S = 0.5  # how often results are looked for
 ASK_S = 4.0  # how often the queue is asked and signs of life are read
 SILENT = 10  # so many readings without a sign of life: the worker is taken for dead
 AGAIN = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")  # states of jobs that do not run
+HALTED = ("SUSPENDED", "STOPPED")  # states in which a living worker gives no sign of life
 GRACE_S = 4.0  # how long a job that left the queue may take until its result is seen (network file systems)
-
-
-class Shift(Protocol):
-    """The work as the crew needs to know it."""
-
-    folder: Path  # signs of life are in folder/workers
-
-    def left(self) -> int:
-        """How many workers it could use now; 0 when it is done."""
-
-    def answered(self) -> None:
-        """A worker ended as it should."""
-
-    def holders(self) -> set[str]:
-        """Workers that hold something, living or not."""
-
-    def free(self, worker: str, why: str, counted: bool) -> None:
-        """A worker is gone: others may have what it held."""
-
-    def tell(self) -> None:
-        """Say what has become known since the last time."""
-
-    def is_stopped(self) -> bool:
-        """True while no more is to be begun."""
-
-
-class ShardShift:
-    """A shard's rows, each of them one worker's."""
-
-    def __init__(self, queue: Queue) -> None:
-        self.queue, self.folder = queue, queue.folder
-        self.told = {clip for clip in queue.rows if queue.entry(clip)}
-
-    def left(self) -> int:
-        return len(self.queue.left())
-
-    def answered(self) -> None:
-        pass
-
-    def holders(self) -> set[str]:
-        return self.queue.holders()
-
-    def free(self, worker: str, why: str, counted: bool) -> None:
-        self.queue.free(worker, why, counted)
-
-    def tell(self) -> None:
-        new = {clip: found for clip in self.queue.rows if clip not in self.told and (found := self.queue.entry(clip))}
-        for clip, found in new.items():
-            refusal = found["refusal"]
-            how = f"refused: {refusal['reason']}" if refusal else f"{found.get('seconds', 0):.0f} s"
-            print(f"{clip} {how}, job {found.get('job', '')} on {found.get('node', '')}", file=sys.stderr, flush=True)
-        if new:
-            self.told |= new.keys()
-            self.queue.write_ledger(at_once=False)
-
-    def is_stopped(self) -> bool:
-        return self.queue.is_draining()
-
-
-class OneJob:
-    """A task that is one job's whole work, such as a training stage."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.done = folder, False
-
-    def left(self) -> int:
-        return 0 if self.done else 1
-
-    def answered(self) -> None:
-        self.done = True
-
-    def holders(self) -> set[str]:
-        return set(heartbeat.read_workers(self.folder / "workers"))
-
-    def free(self, worker: str, why: str, counted: bool) -> None:
-        (self.folder / "workers" / f"{worker}.json").unlink(missing_ok=True)
-
-    def tell(self) -> None:
-        pass
-
-    def is_stopped(self) -> bool:
-        return False
 
 
 class Crew:
@@ -139,8 +60,8 @@ class Crew:
     def work(self) -> None:
         """Keep workers on the shift until nothing is left of it. Raises the first LinkerError of a worker, and
         EnvironmentError when starts are in vain."""
-        self.attach()
         try:
+            self.attach()
             while self.jobs or self.shift.left():
                 self.look()
                 if not self.jobs and (self.error or (self.shift.left() and self.shift.is_stopped())):
@@ -156,7 +77,8 @@ class Crew:
         if self.error:
             raise self.error
         if self.shift.left():
-            raise EnvironmentError(f"ended on request with {self.shift.left()} rows left; run again to continue")
+            what = f"{self.shift.left()} {self.shift.unit} left"
+            raise EnvironmentError(f"ended on request with {what}; run again to continue")
         for pattern in ("*.pkl", "*.start", "*submission*.sh"):  # what workers said stays
             for path in self.folder.glob(pattern):
                 path.unlink()
@@ -164,8 +86,8 @@ class Crew:
     # Submitting.
 
     def replenish(self) -> None:
-        """Submit as many workers as there is work for and places."""
-        missing = min(self.size, self.shift.left()) - len(self.jobs)
+        """Submit as many workers as there is work for that nobody has, and places."""
+        missing = self._missing()
         if missing <= 0 or self.error or self.shift.is_stopped():
             return
         if self.vain >= STARTS and not self.jobs:
@@ -178,8 +100,20 @@ class Crew:
         new = launch.submit(self.task, self.settings, self.folder, name, missing, self.spread)
         self.jobs += new
         self._store()
+        heartbeat.unstop(self.shift.folder / "workers", [job.job_id for job in new])  # an id is used again
         self._free_strangers()  # what was told to be refused may have begun rows before it was cancelled
         print(f"submitted {self.settings.cluster} job {_ids(new)}", file=sys.stderr, flush=True)
+
+    def _missing(self) -> int:
+        """How many workers more could begin something: one may take several rows, and those that hold none yet will."""
+        places = self.size - len(self.jobs)
+        if places <= 0 or not self.shift.left():
+            return 0
+        free = self.shift.claimable()
+        if free and self.jobs:
+            busy = {worker.rpartition("-")[0] for worker in self.shift.holders()}
+            free -= sum(job.job_id not in busy for job in self.jobs)
+        return min(places, max(free, 0 if self.jobs else 1))
 
     def _store(self, coming: str = "") -> None:
         """Write down which jobs there are, and the name of those that are about to be submitted."""
@@ -195,24 +129,27 @@ class Crew:
         return {"cluster": self.settings.cluster, "host": where, "task": hashlib.sha256(told.encode()).hexdigest()}
 
     def attach(self) -> None:
-        """Take over the living jobs of an earlier start of this work; those of other work are cancelled."""
-        if not (self.folder / "job.json").is_file():
-            return self._free_strangers()
-        stored, wanted = read_json(self.folder / "job.json"), self._identity()
-        jobs = [Job(stored["cluster"], self.folder, job["job_id"], job["start"]) for job in stored["jobs"]]
-        if stored["coming"] and stored["cluster"] == "slurm":
-            slurm.cancel(f"--name={stored['coming']}")
-        alive = [job for job in jobs if job.job_id in self._alive(jobs)] if stored["host"] == wanted["host"] else []
-        if {key: stored[key] for key in wanted} != wanted:
-            _cancel(alive)
-        else:
-            self.jobs = [job for job in alive if not job.has_answered()]
-            for job in jobs:
-                if job.has_answered() and job.succeeded():  # an old failure is no news: the work is tried again
-                    self.shift.answered()
-            if self.jobs:
-                print(f"attached to {self.settings.cluster} job {_ids(self.jobs)}", file=sys.stderr, flush=True)
+        """Take over the living jobs of an earlier start of this work; those of other work are cancelled. Raises
+        EnvironmentError when SLURM does not take that."""
+        path, wanted = self.folder / "job.json", self._identity()
+        stored = read_json(path) if path.is_file() else {}
+        if stored and {key: stored[key] for key in wanted} == wanted:
+            self._take_over(stored)
+        elif stored:
+            call_off(self.folder, self.shift)
         self._free_strangers()
+
+    def _take_over(self, stored: dict[str, Any]) -> None:
+        jobs, self._coming = _stored_jobs(stored, self.folder), stored["coming"]
+        self.jobs = [job for job in jobs if not job.has_answered()]  # from here on an interrupt cancels them
+        _cancel_coming(stored, self.folder)
+        self._coming, alive = "", self._alive(self.jobs)
+        self.jobs = [job for job in self.jobs if job.job_id in alive and not job.has_answered()]
+        for job in jobs:
+            if job.has_answered() and job.succeeded():  # an old failure is no news: the work is tried again
+                self.shift.answered()
+        if self.jobs:
+            print(f"attached to {self.settings.cluster} job {_ids(self.jobs)}", file=sys.stderr, flush=True)
 
     def _free_strangers(self) -> None:
         """Whatever is held by workers of no living job may be taken."""
@@ -233,6 +170,9 @@ class Crew:
             alive = self._alive(self.jobs)
             self._bury(alive, now)
             self._listen(alive)
+            self._dismiss(alive)
+        if heartbeat.was_kept(self.shift.folder / "workers"):
+            self.vain = 0
         self.shift.tell()
         left = self.shift.left()
         if left < self._left:
@@ -290,7 +230,7 @@ class Crew:
                 self.shift.free(worker, f"its job is queued again ({told})", counted=False)
                 continue
             beats, stood, advances = self._signs.get(worker, (-1, 0, 0))
-            stood = stood + 1 if beats == sign["beats"] else 0
+            stood = stood + 1 if beats == sign["beats"] and told.state not in HALTED else 0
             self._signs[worker] = (sign["beats"], stood, sign["advances"])
             if sign["advances"] > advances:
                 self.vain = 0
@@ -298,12 +238,23 @@ class Crew:
                 self._silenced(job, worker)
 
     def _silenced(self, job: Job, worker: str) -> None:
-        """A worker that gives no sign of life is ended, and others get its rows."""
+        """A worker that gives no sign of life is ended, and others get its rows: a lost node is not their fault."""
         self.last_words = f"job {job.job_id}: no sign of life for {SILENT * ASK_S:.0f} s"
+        if not _cancel([job]):
+            return print(f"{self.last_words}; it cannot be cancelled yet", file=sys.stderr, flush=True)
         print(f"{self.last_words}; another worker takes over", file=sys.stderr, flush=True)
-        _cancel([job])
-        self.shift.free(worker, "its worker gave no sign of life", counted=True)
-        self._remove(job, "its worker gave no sign of life", counted=True)
+        self.shift.free(worker, "its worker gave no sign of life", counted=False)
+        self._remove(job, "its worker gave no sign of life", counted=False)
+
+    def _dismiss(self, alive: dict[str, slurm.Told]) -> None:
+        """When no more is to be begun, jobs that wait for their turn are cancelled."""
+        waiting = [job for job in self.jobs if job.job_id in alive and alive[job.job_id].state in AGAIN]
+        if not waiting or not self.shift.is_stopped() or not _cancel(waiting):
+            return
+        heartbeat.stop(self.shift.folder / "workers", [job.job_id for job in waiting])  # it may just have started
+        print(f"cancelled {self.settings.cluster} job {_ids(waiting)}, which waited", file=sys.stderr, flush=True)
+        for job in waiting:
+            self._remove(job, "ended on request", counted=False)
 
     def _remove(self, job: Job, why: str, counted: bool) -> None:
         """The job is over; what its workers held may be taken."""
@@ -322,23 +273,60 @@ class Crew:
 
     def cancel(self) -> None:
         """Cancel what was submitted, once, and say so."""
-        if self._coming and self.settings.cluster == "slurm":  # may have been accepted
-            slurm.cancel(f"--name={self._coming}")
-        if not self.jobs:
+        by_name = self._coming and self.settings.cluster == "slurm"  # may have been accepted
+        if not self.jobs and not by_name:
             return
-        taken = _cancel(self.jobs)
-        heartbeat.stop(self.shift.folder / "workers", [job.job_id for job in self.jobs])
+        taken = not by_name or slurm.cancel(f"--name={self._coming}")
+        if self.jobs:
+            taken = _cancel(self.jobs) and taken
+            heartbeat.stop(self.shift.folder / "workers", [job.job_id for job in self.jobs])
         if taken:
             (self.folder / "job.json").unlink(missing_ok=True)
         how = "cancelled" if taken else "could not cancel (does the controller answer?)"
-        print(f"{how} {self.settings.cluster} job {_ids(self.jobs)}", file=sys.stderr, flush=True)
+        print(f"{how} {self.settings.cluster} job {_ids(self.jobs) or self._coming}", file=sys.stderr, flush=True)
+
+
+def call_off(folder: Path, shift: Shift) -> None:
+    """Cancel what an earlier start submitted, wherever, and free what its workers held. Raises EnvironmentError while
+    SLURM does not take that; then nothing may be begun that those jobs might be doing, too."""
+    stored = read_json(folder / "job.json")
+    _cancel_coming(stored, folder)
+    jobs = [job for job in _stored_jobs(stored, folder) if not job.has_answered()]
+    if stored["cluster"] == "slurm":
+        found = slurm.queued([job.job_id for job in jobs])
+        jobs = jobs if found is None else [job for job in jobs if job.job_id in found]
+    if not _cancel(jobs):
+        raise _still_there(f"job {_ids(jobs)}", folder)
+    heartbeat.stop(shift.folder / "workers", [job.job_id for job in jobs])  # on other hosts, too
+    (folder / "job.json").unlink()
+    if jobs:
+        print(f"cancelled {stored['cluster']} job {_ids(jobs)} of an earlier start", file=sys.stderr, flush=True)
+    for worker in shift.holders():
+        shift.free(worker, "its worker was cancelled", counted=False)
+
+
+def _stored_jobs(stored: dict[str, Any], folder: Path) -> list[Job]:
+    return [Job(stored["cluster"], folder, job["job_id"], job["start"]) for job in stored["jobs"]]
+
+
+def _cancel_coming(stored: dict[str, Any], folder: Path) -> None:
+    """What was being submitted when the earlier start ended may have been accepted."""
+    name = stored["coming"]
+    if name and stored["cluster"] == "slurm" and not any(slurm.cancel(f"--name={name}") for _ in range(3)):
+        raise _still_there(f"what it may have submitted as {name}", folder)
+
+
+def _still_there(what: str, folder: Path) -> EnvironmentError:
+    do = f"run again where scancel works, or delete {folder / 'job.json'} when the queue shows none of it"
+    return EnvironmentError(f"an earlier start left {what}, and scancel does not take it; {do}")
 
 
 def _cancel(jobs: list[Job]) -> bool:
     """End jobs; True when that was accepted."""
     for job in jobs:
         if job.cluster == "local" and start_time(int(job.job_id)) == job.start:
-            os.kill(int(job.job_id), signal.SIGINT)
+            with suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGINT)
     ids = [job.job_id for job in jobs if job.cluster == "slurm"]
     return not ids or any(slurm.cancel(*ids) for _ in range(3))
 
@@ -349,7 +337,6 @@ def _ids(jobs: list[Job]) -> str:
 
 def launch_shard(task: partial[None], settings: LaunchSettings, folder: Path, queue: Queue) -> None:
     """Make a shard's rows with as many workers as the settings say; no job is submitted where nothing is left to do."""
-    queue.worker = f"run-{uuid.uuid4().hex[:8]}"
     queue.refuse_unprepared()
     try:
         Crew(task, settings, folder, ShardShift(queue)).work()

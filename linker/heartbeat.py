@@ -13,14 +13,19 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from linker.process import start_time
+from linker.errors import EnvironmentError
+from linker.process import leave, start_time
 from linker.records import read_json, write_json
 
 BEAT_S = 3.0
 STOP = "stop"  # beside the signs of life: ids of cancelled jobs
+KEPT = "kept"  # there, too: a worker that has ended had kept something
+DRAIN = Path(".linker", "drain")  # of the results folder: while it is there, nothing is begun
+SOFT_S = 2
 _JOB_IDS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
 
 _advances = 0  # of this process: windows made, rows delivered, training states saved
@@ -51,14 +56,37 @@ def ask_to_leave(leave: Callable[[], None]) -> None:
 
 
 def is_asked() -> bool:
-    """True when a checkpoint waits for the next safe point."""
-    return _leave is not None
+    """True when a checkpoint, or the end of the run, waits for the next safe point."""
+    return _leave is not None or is_draining()
 
 
 def leave_if_asked() -> None:
-    """A safe point, with all that matters saved: where a checkpoint waits, leave."""
+    """A safe point, with all that matters saved: where a checkpoint waits, leave. Raises EnvironmentError where the
+    run was asked to end."""
     if _leave:
         _leave()
+    if is_draining():
+        raise EnvironmentError("ended on request, with all that was made; run again to continue")
+
+
+def is_draining() -> bool:
+    """True while the run in whose results folder this process works is to begin no more."""
+    return DRAIN.exists()
+
+
+def end_softly() -> None:
+    """In a job: SIGTERM ends this process, with safe points at the next one, otherwise after a moment; meanwhile the
+    signal to checkpoint may follow it, as it does where a preemption is announced."""
+
+    def end(number: int, _frame: object) -> None:
+        global _leave
+        if not _safe:
+            signal.alarm(SOFT_S)
+        elif not _leave:
+            _leave = partial(leave, number)
+
+    signal.signal(signal.SIGALRM, lambda _number, _frame: leave(signal.SIGTERM))
+    signal.signal(signal.SIGTERM, end)
 
 
 class Replaced(BaseException):
@@ -145,12 +173,23 @@ def beating(folder: Path, rows: Callable[[], list[str]] = list) -> Iterator[str]
         stop.set()
         thread.join()
         path.unlink(missing_ok=True)
+        if fixed["job"] and _advances > began:
+            with suppress(OSError):
+                (folder / KEPT).touch()
 
 
 def stop(folder: Path, jobs: list[str]) -> None:
     """Ask the workers of cancelled jobs to end: SLURM may lose the signal to one that is just starting."""
-    (folder / STOP).parent.mkdir(parents=True, exist_ok=True)
-    (folder / STOP).write_text("\n".join(jobs))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STOP).write_text("\n".join(dict.fromkeys([*stopped(folder), *jobs])))
+
+
+def unstop(folder: Path, jobs: list[str]) -> None:
+    """Forget what was asked of former jobs with these ids: a process's, and a new controller's, come again."""
+    if kept := [job for job in stopped(folder) if job not in jobs]:
+        (folder / STOP).write_text("\n".join(kept))
+    else:
+        (folder / STOP).unlink(missing_ok=True)
 
 
 def stopped(folder: Path) -> list[str]:
@@ -158,6 +197,15 @@ def stopped(folder: Path) -> list[str]:
     with suppress(OSError):
         return (folder / STOP).read_text().split()
     return []
+
+
+def was_kept(folder: Path) -> bool:
+    """True when, since the last call, a worker has ended that had kept something."""
+    try:
+        (folder / KEPT).unlink()
+    except OSError:
+        return False
+    return True
 
 
 def run_beating(folder: Path, task: Callable[[], None]) -> None:

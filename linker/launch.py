@@ -22,7 +22,7 @@ from linker.config import LaunchSettings
 from linker.errors import EnvironmentError, LinkerError, as_expected
 from linker.faults import WorkerBroken
 from linker.leases import STARTS
-from linker.process import end_softly, start_time, visible_gpus
+from linker.process import start_time, visible_gpus
 
 BACKOFF_S = (1, 2, 4, 8, 16, 32, 60, 60, 120, 120, 180)  # between tries to submit
 WITHOUT_END = 10**9  # submitit's own limit of requeues; ours is progress
@@ -65,7 +65,7 @@ class Work:
     def __call__(self) -> Answer:
         env = submitit.JobEnvironment()
         rank = _join(env) if env.num_tasks > 1 else 0
-        end_softly()
+        heartbeat.end_softly()
         at_once = signal.getsignal(signal.SIGUSR2)  # submitit's: checkpoint, queue again, leave
         if callable(at_once):
             signal.signal(signal.SIGUSR2, lambda number, frame: heartbeat.ask_to_leave(partial(at_once, number, frame)))

@@ -35,6 +35,11 @@ def holders(home: Path) -> list[str]:
     return []
 
 
+def is_free(home: Path) -> bool:
+    """True when `take` would get the row."""
+    return (home / FREE).is_dir() or not (home / BEGUN).exists()
+
+
 def is_sealed(folder: Path) -> bool:
     return (folder / SEAL).is_file()
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from linker.config import LaunchSettings
 
 PR_SET_PDEATHSIG = 1
-SOFT_S = 2
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def attended(log: Path | None) -> Iterator[TextIO]:
 
     Yields the stream that leads outside, for the one line that people must see.
     """
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     if log is None:
         yield sys.stderr
         return
@@ -52,15 +51,9 @@ def die_with_parent(number: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
-def _leave(number: int, _frame: object) -> None:
+def leave(number: int, _frame: object = None) -> None:
     """An end by signal still runs the `finally` blocks that delete half-written files."""
     sys.exit(128 + number)
-
-
-def end_softly() -> None:
-    """In a job: SIGTERM ends this process after a moment in which the signal to checkpoint may follow it."""
-    signal.signal(signal.SIGALRM, lambda number, frame: _leave(signal.SIGTERM, frame))
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SOFT_S))
 
 
 def visible_gpus() -> list[str]:

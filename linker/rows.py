@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -30,7 +31,6 @@ from linker.leases import LeaseLost
 from linker.records import Refusal, read_json, sha256_file, write_json
 from linker.shards import frame_settings
 
-DRAIN = Path(".linker", "drain")  # while it is there, no row is begun
 CARD = "lingualinker.json"  # of a checkpoint; names the hashes of all its files
 Entry = dict[str, Any]
 
@@ -68,7 +68,7 @@ class Queue:
         self.rows: dict[str, dict[str, Any]] = {row["clip"]: row for row in read_json(shard)["rows"]}
         self.settings = token(frame_settings(settings)), _weights_hash(weights_folder(settings))
         self.held: dict[str, Lease] = {}
-        self.worker = ""
+        self.worker = f"run-{uuid.uuid4().hex[:8]}"  # until it is a worker that opens it
         self._pending, self._known = list(self.rows), dict[str, Entry]()
         self._clock, self._ledger_due = time.monotonic(), 0.0
         self.limit = len(self.rows)  # rows at a time; halved when memory runs out
@@ -100,11 +100,11 @@ class Queue:
         return self.held[clip]
 
     def is_draining(self) -> bool:
-        return (self.root / DRAIN).exists()
+        return (self.root / heartbeat.DRAIN).exists()
 
     def holders(self) -> set[str]:
-        """Workers that hold rows of the shard, living or not."""
-        return {holder for clip in self.rows for holder in leases.holders(self.home(clip))} - {leases.FREE}
+        """Workers that hold rows that are left, living or not."""
+        return {holder for clip in self.left() for holder in leases.holders(self.home(clip))} - {leases.FREE}
 
     def give_back(self) -> None:
         """Let others have what this worker holds."""
@@ -114,6 +114,10 @@ class Queue:
     def left(self) -> list[str]:
         """Clips of which it is not known what becomes of them."""
         return [clip for clip in self.rows if not self.entry(clip)]
+
+    def claimable(self) -> list[str]:
+        """Those of them that nobody has."""
+        return [clip for clip in self.left() if leases.is_free(self.home(clip))]
 
     def entry(self, clip: str) -> Entry | None:
         """What became of a row, if that is known and was made from what is there now."""
@@ -282,9 +286,7 @@ class Lease:
         self.check()
         self.queue.tick()
         if self.queue.key(self.clip) != self.key:
-            print(
-                f"{self.clip}: an input changed while it was processed; it is made again", file=sys.stderr, flush=True
-            )
+            print(f"{self.clip}: an input changed meanwhile; it is made again", file=sys.stderr, flush=True)
             return self.give_back()
         if video is not None and video != self.video:
             with self.fenced():

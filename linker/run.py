@@ -21,10 +21,10 @@ import yaml
 
 from linker.config import ROOT_DIR, Settings
 from linker.errors import EnvironmentError, SettingsError
+from linker.heartbeat import DRAIN
 from linker.layers import anchored, layered, settings_of
 from linker.process import die_with_parent
 from linker.records import atomic, read_json
-from linker.rows import DRAIN
 
 PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
 PROGRESS = re.compile(r"(\d+) of (\d+) steps \((\d+)%\) done")
@@ -90,6 +90,7 @@ def run_workflow(todo: Order) -> int:
     for rows in _passes(todo.results):
         if not (todo.results / DRAIN).exists():
             codes.append(_run_pass(todo, settings, rows))
+    (todo.results / DRAIN).unlink(missing_ok=True)
     return next((code for code in codes if code), 0)
 
 
@@ -111,7 +112,9 @@ def run_training(todo: Order) -> int:
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
     (todo.results / DRAIN).unlink(missing_ok=True)
-    return _run_pass(todo, settings, "all", trained_card(todo.settings))
+    code = _run_pass(todo, settings, "all", trained_card(todo.settings))
+    (todo.results / DRAIN).unlink(missing_ok=True)
+    return code
 
 
 def trained_card(settings: Settings) -> str:

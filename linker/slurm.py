@@ -13,6 +13,7 @@ PERMANENT = re.compile(
     r"invalid|not available|not permitted|denied|unrecognized|no such|required|command not found|cannot be satisfied",
     re.IGNORECASE,
 )  # what sbatch says when trying again is of no use
+GONE = re.compile(r"Invalid job id|already completing or completed")  # what scancel says of jobs that have ended
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,10 @@ def endings(job_ids: list[str]) -> dict[str, Told]:
 
 
 def cancel(*words: str) -> bool:
-    """scancel jobs by id, or by `--name=...`; True when SLURM took it."""
-    return _asked(["scancel", *words]).returncode == 0
+    """scancel jobs by id, or by `--name=...`; True when SLURM took it, or knows none of them any more."""
+    done = _asked(["scancel", *words])
+    told = done.stderr.splitlines()
+    return done.returncode == 0 or (bool(told) and all(GONE.search(line) for line in told))
 
 
 def _lines(text: str) -> list[tuple[str, Told]]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from linker.config import LaunchSettings, TrainSettings
 from linker.crew import launch_job
+from linker.errors import EnvironmentError
 from linker.train.ahead import Ahead
 from linker.train.curves import draw_curves
 from linker.train.fit import ENOUGH, Diverged, Plan, fit
@@ -191,3 +192,23 @@ def test_curves_and_record_tell_what_was_measured(tmp_path: Path) -> None:
     assert told["parts"]["stage2"]["curves"]["region/mouth"] == {"step": [1, 2, 3], "value": [0.2, 0.2, 0.2]}
     assert told["parts"]["stage2"]["versions"]["torch"] == torch.__version__
     assert list((tmp_path / "stage2" / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_run_that_is_to_end_saves_and_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the next step, however far the next state was; the next run goes on there."""
+    monkeypatch.chdir(tmp_path)
+    drain, plan = tmp_path / ".linker" / "drain", Plan(steps=9, learning_rate=0.05, save_every=1000)
+    drain.parent.mkdir()
+    line, seen = Line(), list[int]()
+
+    def loss(number: int) -> tuple[Tensor, dict[str, float]]:
+        seen.append(number)
+        if number == 4:
+            drain.touch()
+        return line.at.square().mean(), {}
+
+    with pytest.raises(EnvironmentError, match="ended on request"):
+        fit(line, loss, plan, tmp_path / "run")
+    drain.unlink()
+    fit(line, loss, plan, tmp_path / "run")
+    assert seen == list(range(9))

@@ -184,7 +184,7 @@ def test_only_the_newest_start_of_a_job_keeps_anything(tmp_path: Path, monkeypat
 
 
 def test_sigterm_leaves_a_moment_to_checkpoint(tmp_path: Path) -> None:
-    code = "from linker.process import end_softly; import time; end_softly(); print(flush=True); time.sleep(30)"
+    code = "from linker.heartbeat import end_softly; import time; end_softly(); print(flush=True); time.sleep(30)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
         assert child.stdout
         child.stdout.readline()

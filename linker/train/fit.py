@@ -94,7 +94,8 @@ def leave_together(ranks: Ranks, asked: bool) -> None:
     """Leave where a checkpoint waits: the first process has the job queued again, the others just end."""
     if asked and not ranks.is_first:
         sys.exit(0)
-    heartbeat.leave_if_asked()
+    if asked:
+        heartbeat.leave_if_asked()
 
 
 class Run:
