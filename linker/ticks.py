@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,20 @@ import av
 import numpy as np
 
 from linker.config import FPS, SAMPLE_RATE_HZ
-from linker.media import Undecodable, moving_pictures, opened, plain, read_audio, upright
+from linker.media import Undecodable, moving_pictures, opened, plain, read_audio
+
+MOST_GAP_S, MOST_BACK_S = 60.0, 1.0  # between two pictures; a clock that leaps further is broken
+LIKE = 0.02  # by which the shape of a picture may change with its size
 
 
 @dataclass(frozen=True)
 class Tick:
-    """`frame` uint8 (H, W, 3) RGB, upright; `source` the number of the file's own frame that is seen."""
+    """`frame` uint8 (H, W, 3) RGB, upright; `source` the number of the file's own frame that is seen; `scale` pixels
+    of `frame` a pixel of the file's."""
 
     frame: np.ndarray
     source: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,18 +37,26 @@ class Clocks:
     tracks: int
 
 
-def ticks(path: Path, longest_px: int | None = None, fps: int = FPS) -> Iterator[Tick]:
+def ticks(path: Path, longest_px: int | None = None, fps: int = FPS, most_s: float = math.inf) -> Iterator[Tick]:
     """Frame n is the last one of the file that starts before (n + 1/2) / fps, counted from its first; streamed.
 
-    `longest_px` shrinks larger pictures. Raises Undecodable for what cannot be read.
+    `longest_px` shrinks larger pictures; where the size changes midway, the first one's is kept. Raises Undecodable for
+    what cannot be read, whose clock leaps, or that lasts longer than `most_s` whatever its container states.
     """
     shown: Tick | None = None
+    size = shape = (0, 0)
     count, until_s = 0, 0.0
     for number, (frame, start_s, end_s) in enumerate(_timed(path)):
+        if start_s > most_s:
+            raise Undecodable("too_long", f"{plain(path)}: over {most_s:.0f} s, at most {most_s:g}; split it")
         while shown is not None and (count + 0.5) / fps <= start_s:
             yield shown
             count += 1
-        shown, until_s = Tick(_picture(frame, longest_px), number), end_s
+        if shown is None:
+            shape = (frame.width, frame.height)
+            size = _shrunk(shape, longest_px)
+        _check_shape(path, shape, frame)
+        shown, until_s = Tick(_picture(frame, size), number, size[0] / shape[0]), end_s
     while shown is not None and (count + 0.5) / fps <= until_s:
         yield shown
         count += 1
@@ -61,19 +75,32 @@ def _timed(path: Path) -> Iterator[tuple[Any, float, float]]:
         for frame in container.decode(stream):
             at_s = frame.time if frame.time is not None else (first_s or 0.0) + end_s
             first_s = at_s if first_s is None else first_s
-            start_s = max(at_s - first_s, 0.0)
+            before_s, start_s = end_s, max(at_s - first_s, 0.0)
+            if not -MOST_BACK_S <= start_s - before_s <= MOST_GAP_S:
+                raise Undecodable("clock", f"{plain(path)}: its clock leaps from {before_s:.1f} s to {start_s:.1f} s")
             end_s = start_s + step_s
             yield frame, start_s, end_s
     if first_s is None:
         raise Undecodable("undecodable", f"{plain(path)}: not one picture could be decoded")
 
 
-def _picture(frame: av.VideoFrame, longest_px: int | None) -> np.ndarray:
-    longest = max(frame.width, frame.height)
-    if longest_px is not None and longest > longest_px:
-        scale = longest_px / longest
-        frame = frame.reformat(round(frame.width * scale), round(frame.height * scale), "rgb24", interpolation="AREA")
-    return np.ascontiguousarray(upright(frame))
+def _shrunk(shape: tuple[int, int], longest_px: int | None) -> tuple[int, int]:
+    scale = min(1.0, (longest_px or math.inf) / max(shape))
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def _check_shape(path: Path, shape: tuple[int, int], frame: av.VideoFrame) -> None:
+    if abs(frame.width * shape[1] / (frame.height * shape[0]) - 1) > LIKE:
+        found = f"from {shape[0]} x {shape[1]} to {frame.width} x {frame.height}"
+        raise Undecodable("reshaped", f"{plain(path)}: its picture changes {found}")
+
+
+def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+    rotation = frame.rotation
+    if (frame.width, frame.height) != size:
+        frame = frame.reformat(*size, "rgb24", interpolation="AREA")
+    picture = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(picture, rotation // 90))
 
 
 def read_clocks(path: Path) -> Clocks:

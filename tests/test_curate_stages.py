@@ -19,7 +19,7 @@ from linker.curate.occlusion import judge_occlusion
 from linker.curate.scenes import dissolve, fade, judge_scenes
 from linker.curate.sync import fault
 from linker.curate.verdicts import Segment, stretches, sustained
-from linker.landmarks import CHIN, FOREHEAD, LEFT_EYE, OVAL, RIGHT_EYE
+from linker.landmarks import CHIN, FOREHEAD, LEFT_EYE, LIPS, OVAL, RIGHT_EYE
 from linker.model.critic import Sync
 
 RNG = np.random.default_rng(0)
@@ -32,6 +32,7 @@ def face(x: float = 160.0, y: float = 90.0, height: float = 100.0) -> np.ndarray
     angles = np.linspace(0, 2 * np.pi, len(OVAL), endpoint=False)
     mesh[list(OVAL)] = np.stack([x + 0.38 * height * np.cos(angles), y + height / 2 * np.sin(angles)], 1)
     mesh[FOREHEAD], mesh[CHIN], mesh[2] = (x, y - height / 2), (x, y + height / 2), (x, y + 0.05 * height)
+    mesh[list(LIPS)] = (x, y + 0.25 * height)
     mesh[234], mesh[454] = (x - 0.38 * height, y), (x + 0.38 * height, y)
     mesh[list(RIGHT_EYE)], mesh[list(LEFT_EYE)] = (
         (x - 0.15 * height, y - 0.1 * height),
@@ -60,6 +61,7 @@ def measures(count: int = 100, **changed: Any) -> Measures:
 
 WHOLE = Segment(0, 0, 100, 0)
 SLOWER = np.arange(100) * 24 // 25  # frames of a video with 24 a second
+HELD = np.where((np.arange(100) // 20) == 2, 40, np.arange(100))  # one frame for 0.8 s by its time stamp
 
 
 def spiked(count: int, at: int, high: float, low: float) -> np.ndarray:
@@ -201,6 +203,18 @@ def test_a_lost_face_and_a_leaving_one_are_occlusions() -> None:
     assert judge_occlusion("v", WHOLE, measures(points=points), SETTINGS).kind == "leaving"
 
 
+def test_a_head_that_wanders_leaves_its_square() -> None:
+    drift = np.zeros((100, 1, 1, 2), np.float32)
+    drift[..., 0] = np.linspace(-60, 60, 100)[:, None, None]
+    wide = {"points": measures().points + drift, "size": np.array([180, 640])}
+    verdict = judge_occlusion("v", WHOLE, measures(**wide), SETTINGS)
+    assert (verdict.kind, verdict.measured["leaving"]) == ("adrift", 0)
+    assert verdict.frames[0][0] == 0
+    assert verdict.frames[-1][1] == 100
+    nodding = {**wide, "points": measures().points + drift / 4}
+    assert judge_occlusion("v", WHOLE, measures(**nodding), SETTINGS).kept
+
+
 def test_a_cut_inside_a_segment_is_a_scene_change() -> None:
     changed = {"adaptive": spiked(100, 60, 9.0, 1.0), "content": spiked(100, 60, 70.0, 1.0)}
     verdict = judge_scenes("v", WHOLE, measures(**changed), SETTINGS)
@@ -230,6 +244,7 @@ def test_fades_and_dissolves_are_told_from_motion() -> None:
         ({"objects": np.where((np.arange(100) // 20) == 2, 0.1, 0.0)}, "objects"),
         ({"luma": 120 + 12 * (-1.0) ** np.arange(100), "luma_outside": 120 + 12 * (-1.0) ** np.arange(100)}, "flicker"),
         ({"change": np.where((np.arange(100) // 20) == 2, 0.0, 1.0)}, "frozen"),
+        ({"source": HELD, "change": np.where(np.diff(HELD, prepend=-1), 1.0, 0.0)}, "frozen"),
         ({"sharpness": np.full(100, 0.004)}, "blur"),
         ({"blocks": np.full(20, 3.0)}, "blocks"),
         ({"camera": spiked(100, 50, 0.05, 0.0)}, ""),  # one frame is no motion

@@ -78,9 +78,9 @@ def splices(measures: Measures, segment: Segment) -> np.ndarray:
 
 
 def frozen_s(measures: Measures, segment: Segment) -> np.ndarray:
-    """(T,) seconds that a stretch of equal frames lasts; frames that only a slower frame rate repeats do not count."""
-    new = np.diff(measures.source[segment.span], prepend=-1) > 0
-    still = new & (measures.change[segment.span] < EQUAL)
+    """(T,) seconds that a stretch of equal frames lasts, the file's own or one that its clock holds; what a slower
+    frame rate repeats is a stretch of one frame."""
+    still = measures.change[segment.span] < EQUAL
     still[0] = False
     lasting = np.zeros(len(still))
     for first, last in stretches(still):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from scipy.signal import correlate
 
 from linker.config import FPS
 from linker.curate.faces import lip_shape
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 SAME_PERSON = 0.92  # correlation of two mean upright faces
 SAME_FOOTAGE = 0.6  # share of a segment's pictures that the other has too
 SAME_LIPS, LEAST_SHARED = 0.9, 50  # correlation of two openings, over at least so many frames
-BANDS = 4  # of a 64-bit picture hash: two near ones share at least one
+TINY = 1e-8  # variance of an opening that does not move, face heights squared
+BANDS = 4  # of a 64-bit picture hash: two near ones share at least half
+Seen = dict[tuple[int, int], dict[str, None]]  # band of a hash -> segments that have it, in order
 
 
 def identities(kept: list[Judged], measured: dict[str, Path]) -> dict[str, str]:
@@ -51,14 +55,13 @@ def mean_face(segment: Judged, measured: dict[str, Path]) -> np.ndarray:
 def find_doubles(kept: list[Judged], measured: dict[str, Path]) -> dict[str, str]:
     """Segment key -> the earlier segment that shows the same: pictures with the same hashes, and lips that move alike
     (one person before one wall looks the same in every sentence)."""
-    seen: dict[tuple[int, int], list[str]] = {}
+    seen: Seen = {}
     doubles: dict[str, str] = {}
     openings: dict[str, np.ndarray] = {}
     for segment in kept:
         hashes = picture_hashes(segment, measured)
-        found = [other for value in hashes for band in _bands(value) for other in set(seen.get(band, ()))]
-        shares = {other: sum(other in _near(value, seen) for value in hashes) / len(hashes) for other in set(found)}
-        alike = (other for other, share in shares.items() if share >= SAME_FOOTAGE)
+        shared = Counter(other for value in hashes for other in _near(value, seen))
+        alike = (other for other, count in shared.items() if count >= SAME_FOOTAGE * len(hashes))
         own = opening(segment, measured)
         double = next((other for other in alike if same_lips(own, openings[other])), "")
         if double:
@@ -66,7 +69,7 @@ def find_doubles(kept: list[Judged], measured: dict[str, Path]) -> dict[str, str
         openings[segment.key] = own
         for value in hashes:
             for band in _bands(value):
-                seen.setdefault(band, []).append(segment.key)
+                seen.setdefault(band, {})[segment.key] = None
     return doubles
 
 
@@ -78,20 +81,26 @@ def opening(segment: Judged, measured: dict[str, Path]) -> np.ndarray:
 
 
 def same_lips(a: np.ndarray, b: np.ndarray) -> bool:
-    """True when the two curves agree over at least LEAST_SHARED frames at some shift."""
-    shifts = range(LEAST_SHARED - len(b), len(a) - LEAST_SHARED + 1)
-    return any(_agree(a[max(0, s) : s + len(b)], b[max(0, -s) : len(a) - s]) for s in shifts)
+    """True when the two curves correlate over at least LEAST_SHARED frames at some shift."""
+    a, b = (np.asarray(curve, np.float64) - curve.mean() for curve in (a, b))
+    ones_a, ones_b = np.ones(len(a)), np.ones(len(b))
+    count = correlate(ones_a, ones_b)
+    enough = count.round() >= LEAST_SHARED
+    if not enough.any():
+        return False
+    count = count[enough]
+    sum_a, sum_b, product = (correlate(*pair)[enough] for pair in ((a, ones_b), (ones_a, b), (a, b)))
+    spread_a = correlate(a * a, ones_b)[enough] - sum_a**2 / count
+    spread_b = correlate(ones_a, b * b)[enough] - sum_b**2 / count
+    moving = (spread_a > TINY * count) & (spread_b > TINY * count)
+    shared = product - sum_a * sum_b / count
+    return bool((shared[moving] > SAME_LIPS * np.sqrt(spread_a[moving] * spread_b[moving])).any())
 
 
-def _agree(a: np.ndarray, b: np.ndarray) -> bool:
-    spread = float(a.std() * b.std())
-    return spread > 0 and float(((a - a.mean()) * (b - b.mean())).mean()) / spread > SAME_LIPS
-
-
-def _near(value: int, seen: dict[tuple[int, int], list[str]]) -> set[str]:
-    """Segments with a picture that shares at least half of a hash's bands."""
-    hits = [other for band in _bands(value) for other in set(seen.get(band, ()))]
-    return {other for other in hits if hits.count(other) >= BANDS // 2}
+def _near(value: int, seen: Seen) -> list[str]:
+    """Segments with a picture that shares at least half of a hash's bands, in the order they came."""
+    hits = Counter(other for band in _bands(value) for other in seen.get(band, ()))
+    return [other for other, count in hits.items() if count >= BANDS // 2]
 
 
 def _bands(value: int) -> list[tuple[int, int]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,10 @@ from linker.curate.measure import Measures
 from linker.curate.occlusion import judge_occlusion
 from linker.curate.scenes import judge_scenes
 from linker.curate.sync import critic_says, heard_in, judge_lips, speaker, syncnet_says
+from linker.curate.syncnet import Embeddings, load_embeddings
 from linker.curate.verdicts import Segment, Verdict
 from linker.media import read_audio
-from linker.model.critic import SyncCritic, load_critic
+from linker.model.critic import Sync, SyncCritic, load_critic
 from linker.records import read_json, write_json
 
 SPEECH_THRESHOLD = 0.5
@@ -33,37 +36,47 @@ def judge_video(
     told = read_json(facts)
     if told["refusal"]:
         refused = Verdict(video, 0, "cut", 0.0, 0.0, False, told["refusal"]["kind"], told["refusal"]["reason"])
-        write_json(verdicts, {"video": video, "duration_s": 0.0, "segments": [], "verdicts": [refused.to_json()]})
+        spoken = {"video": video, "duration_s": told["duration_s"], "segments": []}
+        write_json(verdicts, spoken | {"verdicts": [refused.to_json()]})
         return
     samples, _ = read_audio(sound, SAMPLE_RATE_HZ)
-    segments, found = judge(video, Measures.load(measures), samples, load_critic(critic), settings, *embeddings)
+    measured, heard = Measures.load(measures), [load_embeddings(path) for path in embeddings]
+    segments, found = judge(video, measured, samples, load_critic(critic), settings, *heard)
     listed = [{"number": s.number, "first": s.first, "last": s.last, "slot": s.slot} for s in segments]
     spoken = {"video": video, "duration_s": told["duration_s"], "segments": listed}
-    write_json(verdicts, spoken | {"verdicts": [verdict.to_json() for verdict in found]})
+    write_json(verdicts, spoken | {"verdicts": [_with_tracks(verdict, told).to_json() for verdict in found]})
+
+
+def _with_tracks(verdict: Verdict, told: dict[str, Any]) -> Verdict:
+    """What stage 3 says is of the first sound track: how many there are belongs to it."""
+    if verdict.stage != "sync":
+        return verdict
+    return replace(verdict, measured={**verdict.measured, "audio_tracks": told["audio_tracks"]})
 
 
 def judge(
     video: str, measures: Measures, samples: np.ndarray, critic: SyncCritic, settings: CurateSettings,
-    embeddings: Path | None = None,
+    embeddings: Embeddings | None = None,
 ) -> tuple[list[Segment], list[Verdict]]:  # fmt: skip
     """All segments and all verdicts. A stretch that the cut refuses gets no further verdicts: there is no face."""
     speech = find_speech(samples, SPEECH_THRESHOLD) if np.abs(samples).max(initial=0) > 0 else []
     segments: list[Segment] = []
     verdicts: list[Verdict] = []
+
+    def says(segment: Segment) -> Sync | None:
+        return syncnet_says(embeddings, segment) if embeddings else critic_says(critic, segment, measures, samples)
+
     for candidate in find_segments(measures, speech, settings):
         segment = candidate
         if candidate.slot is not None:
-            segment = Segment(
-                candidate.number, candidate.first, candidate.last, speaker(candidate, measures, samples, critic)
-            )
+            segment = replace(candidate, slot=speaker(candidate, measures, says))
         segments.append(segment)
         verdicts.append(judge_cut(video, segment, measures, settings))
         if segment.slot is not None:
-            says = syncnet_says(embeddings, segment) if embeddings else critic_says(critic, segment, measures, samples)
             verdicts += [
                 judge_occlusion(video, segment, measures, settings),
                 judge_scenes(video, segment, measures, settings),
-                judge_lips(video, segment, heard_in(segment, samples), speech, says, settings),
+                judge_lips(video, segment, heard_in(segment, samples), speech, says(segment), settings),
                 judge_coherence(video, segment, measures, settings),
             ]
     return segments, verdicts

@@ -6,7 +6,9 @@ small picture, the sound beside it.
 
 from __future__ import annotations
 
+import math
 import sys
+import traceback
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from linker.curate.changes import Changes
 from linker.curate.faces import KEPT, SLOTS, TILE_PX, Follower, kept, tile
 from linker.curate.hands import HandFinder
 from linker.curate.motion import Mover, blockiness
+from linker.errors import as_expected
 from linker.media import MediaInfo, Undecodable, check_file, plain, probe, write_wav
 from linker.records import Refusal, atomic, write_json
 from linker.ticks import read_clocks, read_sound, ticks
@@ -26,6 +29,8 @@ from linker.ticks import read_clocks, read_sound, ticks
 _STEP = "measure_video"
 LOOK_PX = 640  # longest side of the picture that is measured
 READ_PX = 1920  # longest side that is decoded to
+LEAST_PX = 64  # shortest side of a picture
+WORDS_MAX = 300  # of a reason
 EVERY = 5  # frames between two looks for hands and for further faces
 PREVIEW_EVERY, PREVIEW_PX = 10, 192
 THUMB = (32, 18)  # width, height
@@ -92,20 +97,42 @@ def measure_video(
     video: Path, measures: Path, sound: Path, facts: Path, settings: CurateSettings, limits: LimitSettings
 ) -> None:
     """Write `measures` (.npz), `sound` (16 kHz mono WAV) and `facts` (JSON: the container, or the refusal)."""
+    looker = Looker()  # before the video is opened: networks that do not load are no fault of its
     try:
         info = admitted(video, settings, limits)
-        found = look_through(video)
+        found = look_through(video, looker, settings.max_video_s)
         heard = (
             read_sound(video, len(found)) if info.audio else np.zeros(len(found) * SAMPLE_RATE_HZ // FPS, np.float32)
         )
-    except Undecodable as fault:
-        print(f"refused ({fault.kind}): {fault}", file=sys.stderr)
+        known = told(video, info, len(found))
+    except Exception as fault:
         write_empty(measures, sound)
-        write_json(facts, {"refusal": Refusal(fault.kind, str(fault), _STEP).to_json(), "duration_s": 0.0})
+        write_json(facts, {"refusal": refusal_of(video, fault).to_json(), "duration_s": round(stated_s(video), 3)})
         return
     found.save(measures)
     write_wav(sound, heard, SAMPLE_RATE_HZ)
-    write_json(facts, told(video, info, len(found)))
+    write_json(facts, known)
+
+
+def refusal_of(video: Path, fault: Exception) -> Refusal:
+    """What a video is refused for. Raises `fault` where the machine is to blame: every video would be refused then."""
+    if isinstance(fault, ImportError | MemoryError) or as_expected(fault):
+        raise fault
+    if not isinstance(fault, Undecodable):
+        traceback.print_exception(fault)
+        words = f"{plain(video)}: cannot be measured ({type(fault).__name__}: {(str(fault) or '-').splitlines()[0]})"
+        fault = Undecodable("unmeasurable", words[:WORDS_MAX])
+    print(f"refused ({fault.kind}): {fault}", file=sys.stderr)
+    return Refusal(fault.kind, str(fault), _STEP)
+
+
+def stated_s(video: Path) -> float:
+    """How long a video is by its own account, 0 where it has none: refused hours are hours of footage, too."""
+    try:
+        info = probe(video)
+    except Undecodable:
+        return 0.0
+    return max(info.duration_s, 0.0) if info.video else 0.0
 
 
 def admitted(video: Path, settings: CurateSettings, limits: LimitSettings) -> MediaInfo:
@@ -122,6 +149,9 @@ def admitted(video: Path, settings: CurateSettings, limits: LimitSettings) -> Me
         )
     if 0 < info.video.fps < settings.min_fps:
         raise Undecodable("slow", f"{plain(video)}: {info.video.fps:g} frames a second, needed {settings.min_fps:g}")
+    if min(info.video.width, info.video.height) < LEAST_PX:
+        size = f"{info.video.width} x {info.video.height}"
+        raise Undecodable("too_small", f"{plain(video)}: pictures of {size}, needed {LEAST_PX} pixels a side")
     if info.video.width * info.video.height > limits.max_image_megapixels * 1e6:
         raise Undecodable("too_large", f"{plain(video)}: pictures over {limits.max_image_megapixels:g} megapixels")
     return info
@@ -150,11 +180,11 @@ def write_empty(measures: Path, sound: Path) -> None:
     write_wav(sound, np.zeros(SAMPLE_RATE_HZ // 5, np.float32), SAMPLE_RATE_HZ)
 
 
-def look_through(video: Path) -> Measures:
-    """The one decode pass. Raises Undecodable."""
-    looker = Looker()
-    for tick in ticks(video, READ_PX):
-        looker.look(tick.frame, tick.source)
+def look_through(video: Path, looker: Looker | None = None, most_s: float = math.inf) -> Measures:
+    """The one decode pass, of at most `most_s` seconds. Raises Undecodable."""
+    looker = looker or Looker()
+    for tick in ticks(video, READ_PX, most_s=most_s):
+        looker.look(tick.frame, tick.source, tick.scale)
     return looker.done()
 
 
@@ -166,16 +196,12 @@ class Looker:
         self.columns: dict[str, list[Any]] = {}
         self.scale, self.size = 1.0, (0, 0)
 
-    def look(self, frame: np.ndarray, source: int) -> None:
-        """Measure one frame, uint8 (H, W, 3) RGB."""
+    def look(self, frame: np.ndarray, source: int, decoded: float = 1.0) -> None:
+        """Measure one frame, uint8 (H, W, 3) RGB, with `decoded` of its pixels a pixel of the file's."""
         count = len(self.columns.get("source", ()))
-        self.scale = min(1.0, LOOK_PX / max(frame.shape[:2]))
-        small = (
-            cv2.resize(frame, None, fx=self.scale, fy=self.scale, interpolation=cv2.INTER_AREA)
-            if self.scale < 1
-            else frame
-        )
-        self.size = small.shape[:2]
+        scale = min(1.0, LOOK_PX / max(frame.shape[:2]))
+        small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+        self.scale, self.size = scale * decoded, small.shape[:2]
         faces = self.follower.follow(small)
         self._add(source=source, **self.mover.measure(small, faces), **self.changes.measure(small, faces))
         self._add(thumbs=cv2.resize(small, THUMB, interpolation=cv2.INTER_AREA), **_in_slots(small, faces))

@@ -16,7 +16,7 @@ from linker.config import CurateSettings
 from linker.curate.faces import TILE_PX, heights_px, restored
 from linker.curate.measure import EVERY, Measures
 from linker.curate.verdicts import Segment, Verdict, stretches, sustained
-from linker.landmarks import OVAL
+from linker.landmarks import OVAL, Box, crop_box
 
 CELLS = 16  # a tile is judged on 16 x 16 places
 HOLD = 5  # frames that something must stay: shorter than that is a blink or a blur
@@ -28,17 +28,18 @@ HAND_CHANGES = 0.03  # share of the face that a hand before it changes at least:
 USUAL = 3.5  # robust deviations that a place stays within
 WORN_STILL = 1.5  # times the motion of forehead and cheeks: a mouth that speaks moves more
 WORN_PLAIN = 4.5  # CIELAB distance of colour within the lower half of a face: lips are further from the skin
-OUTSIDE = 0.02  # of the face's width beyond the picture's edge that counts as leaving
+OUTSIDE = 0.02  # of the face's height beyond an edge that does not count
 
 
 def judge_occlusion(video: str, segment: Segment, measures: Measures, settings: CurateSettings) -> Verdict:
     """The score is the share of the face that stays covered for HOLD frames; 1 where the face is not seen."""
-    change = covered(measures, segment)
+    change, gone = covered(measures, segment), leaving(measures, segment)
     figures = {
         "covered": change,
         "missing": missing(measures, segment),
         "hand": hand_over(measures, segment) * (change > HAND_CHANGES),
-        "leaving": leaving(measures, segment),
+        "leaving": gone,
+        "adrift": adrift(measures, segment) * (gone <= settings.occlusion),
         "worn": worn(measures, segment),
     }
     held = {name: sustained(figure, HOLD) for name, figure in figures.items()}
@@ -66,6 +67,7 @@ _WORDS = {
     "missing": "the face is lost",
     "hand": "a hand covers {:.0%} of the face",
     "leaving": "{:.0%} of the face is outside the picture",
+    "adrift": "{:.0%} of the face is outside the square that is cut out",
     "worn": "a mask or scarf hides the mouth throughout, {:.0%} of the face",
 }
 
@@ -200,9 +202,19 @@ def _overlap(oval: np.ndarray, hands: np.ndarray) -> float:
 
 def leaving(measures: Measures, segment: Segment) -> np.ndarray:
     """(T,) share of the face's height or width that lies beyond the picture's edge."""
+    return _beyond(measures, segment, (0, 0, int(measures.size[1]), int(measures.size[0])))
+
+
+def adrift(measures: Measures, segment: Segment) -> np.ndarray:
+    """(T,) the same of the square that cut_segments takes: it stands still, so a head that wanders leaves it."""
+    assert segment.slot is not None
+    usual = restored(np.nanmedian(measures.points[segment.span, segment.slot], 0))
+    return _beyond(measures, segment, crop_box(usual))
+
+
+def _beyond(measures: Measures, segment: Segment, box: Box) -> np.ndarray:
     assert segment.slot is not None
     points = measures.points[segment.span, segment.slot]
     mesh = restored(points)[:, list(OVAL)]
-    size = np.array([measures.size[1], measures.size[0]], np.float32)
-    beyond = np.maximum(-mesh.min(1), mesh.max(1) - size).max(1) / np.maximum(heights_px(points), 1)
+    beyond = np.maximum(box[:2] - mesh.min(1), mesh.max(1) - box[2:]).max(1) / np.maximum(heights_px(points), 1)
     return np.nan_to_num(np.maximum(beyond - OUTSIDE, 0)).astype(np.float32)

@@ -19,7 +19,7 @@ import numpy as np
 
 from linker.config import FACE_PX, FPS, SAMPLE_RATE_HZ, FaceSettings
 from linker.curate.faces import restored
-from linker.curate.measure import READ_PX, Measures
+from linker.curate.measure import Measures
 from linker.curate.verdicts import STAGES
 from linker.encode import Target, encode
 from linker.face_models import subject_map
@@ -61,7 +61,7 @@ def kept_segments(told: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _frames_of(video: Path, wanted: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Iterator[np.ndarray]]]:
     """Each segment with its frames, streamed out of one pass; a segment's frames are used up before the next's."""
-    stream = enumerate(ticks(video, READ_PX))
+    stream = enumerate(ticks(video))
 
     def frames(segment: dict[str, Any]) -> Iterator[np.ndarray]:
         for number, tick in stream:
@@ -81,7 +81,7 @@ def _store(
     key = f"{told['video'].replace('.', '-')}-{segment['number']:04d}"
     count = segment["last"] - segment["first"]
     points = _filled(looked.points[segment["first"] : segment["last"], segment["slot"]]) / float(looked.scale)
-    box = crop_box(np.nanmedian(restored(points), 0))
+    box = crop_box(restored(np.nanmedian(points, 0)))
     inside = to_crop(restored(points), box)
     subjects: list[np.ndarray] = []
     verdicts = {v["stage"]: v for v in told["verdicts"] if v["segment"] == segment["number"]}

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from linker.config import FPS, SAMPLE_RATE_HZ, CurateSettings
 from linker.curate.faces import lip_shape
 from linker.curate.measure import Measures
-from linker.curate.syncnet import segment_score
+from linker.curate.syncnet import Embeddings, segment_score
 from linker.curate.verdicts import Segment, Verdict
 from linker.model.critic import REACH, Sync, SyncCritic, judge_sync
 
+Says = Callable[[Segment], Sync | None]
 QUIET_DB = -55.0  # level under which a segment is silent, dB of full scale
 
 
@@ -25,6 +27,7 @@ def judge_lips(
     score, least = found.confidence if found else 0.0, least_confidence(settings)
     figures = {"speech": round(talking, 3), "level_db": round(level_db(heard), 1)}
     figures |= {"confidence": round(score, 3), "offset": found.offset if found else 0}
+    figures |= {"sync_d": round(found.distance, 3)} if found and found.distance is not None else {}
     kind, reason = fault(found, talking, level_db(heard), settings)
     frames = [[segment.first, segment.last]] if kind else []
     return Verdict(video, segment.number, "sync", round(score, 3), least, not kind, kind, reason, frames, figures)
@@ -46,10 +49,10 @@ def critic_says(critic: SyncCritic, segment: Segment, measures: Measures, sound:
     return judge_sync(critic, lip_shape(measures.points[segment.span, segment.slot]), heard_in(segment, sound))
 
 
-def syncnet_says(embeddings: Path, segment: Segment) -> Sync | None:
-    """SyncNet's answer: Sync-C, and its offset in our sense."""
+def syncnet_says(embeddings: Embeddings, segment: Segment) -> Sync | None:
+    """SyncNet's answer: Sync-C, Sync-D, and its offset in our sense."""
     found = segment_score(embeddings, segment)
-    return Sync(-found.offset, found.sync_c, np.zeros(0)) if found else None
+    return Sync(-found.offset, found.sync_c, np.zeros(0), found.sync_d) if found else None
 
 
 def fault(found: Sync | None, talking: float, level: float, settings: CurateSettings) -> tuple[str, str]:
@@ -82,11 +85,12 @@ def level_db(samples: np.ndarray) -> float:
     return float(10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-12)) if len(samples) else -120.0
 
 
-def speaker(segment: Segment, measures: Measures, sound: np.ndarray, critic: SyncCritic) -> int | None:
-    """Of several faces, the one whose lips fit the sound best."""
-    heard = heard_in(segment, sound)
+def speaker(segment: Segment, measures: Measures, says: Says) -> int | None:
+    """Of several faces, the one whose lips fit the sound best, by whoever judges."""
     faces = measures.points[segment.span]
     enough = [slot for slot in range(faces.shape[1]) if np.isfinite(faces[:, slot, 0, 0]).mean() > 0.8]
-    found = {slot: judge_sync(critic, lip_shape(faces[:, slot]), heard) for slot in enough}
+    if len(enough) < 2:
+        return segment.slot
+    found = {slot: says(replace(segment, slot=slot)) for slot in enough}
     fits = {slot: sync.confidence for slot, sync in found.items() if sync and abs(sync.offset) < REACH}
-    return max(fits, key=lambda slot: fits[slot]) if len(enough) > 1 and fits else segment.slot
+    return max(fits, key=lambda slot: fits[slot]) if fits else segment.slot

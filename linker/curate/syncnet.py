@@ -1,4 +1,4 @@
-"""measure_syncnet: SyncNet's embeddings of a video's main face, where the user has given its weights.
+"""measure_syncnet: SyncNet's embeddings of every face in a video, where the user has given its weights.
 
 The face is cut out as the authors do it: its box, smoothed over 13 frames, 0.4 of its size around it and more below.
 Their face detector is replaced by the landmarks' box, so scores may differ a little from theirs.
@@ -6,49 +6,59 @@ Their face detector is replaced by the landmarks' box, so scores may differ a li
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from scipy.signal import medfilt
 
-from linker.config import SAMPLE_RATE_HZ
-from linker.curate.faces import heights_px, restored
-from linker.curate.measure import READ_PX, Measures
+from linker.config import FPS, SAMPLE_RATE_HZ
+from linker.curate.faces import restored
+from linker.curate.measure import Measures
 from linker.curate.verdicts import Segment
 from linker.landmarks import OVAL
 from linker.media import read_audio
-from linker.model.syncnet import FACE_PX, Score, embed, load_syncnet, score
+from linker.model.syncnet import FACE_PX, WINDOW, Score, embed_lips, embed_sound, load_syncnet, score
 from linker.records import atomic
 from linker.ticks import ticks
 
+Embeddings = dict[str, np.ndarray]
 CROP_SCALE, SMOOTHED, PAD = 0.4, 13, 110  # of the authors' run_pipeline.py
 
 
 def measure_syncnet(video: Path, measures: Path, sound: Path, weights: Path, embeddings: Path) -> None:
-    """Write `embeddings` (.npz): lips and sound (T - 5, 1024) float16; empty where no face was followed."""
+    """Write `embeddings` (.npz): sound (T - 5, 1024) float16 and for each slot `lips{slot}`, whose first row is of the
+    frame `first{slot}`; a refused video has none."""
     net = load_syncnet(weights)
     with np.load(measures) as arrays:
         refused = "points" not in arrays
-    if refused:
-        lips = heard = np.zeros((0, 1024), np.float32)
-    else:
-        samples, _ = read_audio(sound, SAMPLE_RATE_HZ)
-        lips, heard = embed(net, face_crops(video, Measures.load(measures)), samples)
+    found: dict[str, Any] = {}
+    if not refused:
+        looked, (samples, _) = Measures.load(measures), read_audio(sound, SAMPLE_RATE_HZ)
+        count = max(0, min(len(looked), len(samples) * FPS // SAMPLE_RATE_HZ) - WINDOW)
+        found["sound"] = embed_sound(net, samples, count).astype(np.float16)
+        for slot in range(looked.points.shape[1]):
+            first, crops = face_crops(video, looked, slot)
+            found[f"first{slot}"] = np.array(first)
+            found[f"lips{slot}"] = embed_lips(net, crops)[: max(0, count - first)].astype(np.float16)
     with atomic(embeddings) as temporary:
-        np.savez(temporary, lips=lips.astype(np.float16), sound=heard.astype(np.float16))
+        np.savez(temporary, **found)
 
 
-def face_crops(video: Path, measures: Measures) -> np.ndarray:
-    """uint8 (T, 224, 224, 3) of the face that is seen longest and largest; (0, ...) without one."""
-    sizes = np.nan_to_num(np.stack([heights_px(points) for points in measures.points.swapaxes(0, 1)])).sum(1)
-    points = restored(measures.points[:, int(sizes.argmax())])[:, list(OVAL)] / float(measures.scale)
-    if not np.isfinite(points).any():
-        return np.zeros((0, FACE_PX, FACE_PX, 3), np.uint8)
-    low, high = (_smooth(edge) for edge in (points.min(1), points.max(1)))
+def face_crops(video: Path, measures: Measures, slot: int) -> tuple[int, Iterator[np.ndarray]]:
+    """The first frame in which a slot's face is seen, and uint8 (224, 224, 3) of each from there to its last."""
+    points = restored(measures.points[:, slot])[:, list(OVAL)] / float(measures.scale)
+    seen = np.flatnonzero(np.isfinite(points[:, 0, 0]))
+    if not len(seen):
+        return 0, iter(())
+    first, last = int(seen[0]), int(seen[-1]) + 1
+    low, high = (_smooth(edge[first:last]) for edge in (points.min(1), points.max(1)))
     half, middle = (high - low).max(1) / 2, (low + high) / 2
-    crops = [crop(t.frame, middle[i], half[i]) for i, t in enumerate(ticks(video, READ_PX)) if i < len(measures)]
-    return np.stack(crops)
+    frames = (tick.frame for tick in islice(ticks(video), first, last))
+    return first, (crop(frame, middle[i], half[i]) for i, frame in enumerate(frames))
 
 
 def _smooth(edge: np.ndarray) -> np.ndarray:
@@ -67,8 +77,20 @@ def crop(frame: np.ndarray, middle: np.ndarray, half: float) -> np.ndarray:
     return cv2.resize(square, (FACE_PX, FACE_PX)) if square.size else np.full((FACE_PX, FACE_PX, 3), PAD, np.uint8)
 
 
-def segment_score(embeddings: Path, segment: Segment) -> Score | None:
-    """Sync-C, Sync-D and offset of a segment; None where it has no embeddings."""
-    with np.load(embeddings) as arrays:
-        lips, heard = (arrays[name][segment.span].astype(np.float32) for name in ("lips", "sound"))
-    return score(lips, heard) if len(lips) else None
+def load_embeddings(path: Path) -> Embeddings:
+    """What measure_syncnet wrote."""
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def segment_score(embeddings: Embeddings, segment: Segment) -> Score | None:
+    """Sync-C, Sync-D and offset of a segment's face; None where it has no embeddings."""
+    if f"lips{segment.slot}" not in embeddings:
+        return None
+    lips, start = embeddings[f"lips{segment.slot}"], int(embeddings[f"first{segment.slot}"])
+    first, last = max(segment.first, start), min(segment.last, start + len(lips))
+    if last <= first:
+        return None
+    return score(
+        lips[first - start : last - start].astype(np.float32), embeddings["sound"][first:last].astype(np.float32)
+    )

@@ -35,11 +35,12 @@ _HOP, _WINDOW = 160, 400
 @dataclass(frozen=True)
 class Sync:
     """`offset` in frames of 40 ms, positive = the sound comes late; `confidence` 0 = none, see below;
-    `curve` (31,) evidence at lags -15..15 (mean dot product of the two embeddings)."""
+    `curve` (31,) evidence at lags -15..15 (mean dot product of the two embeddings); `distance` Sync-D, of SyncNet."""
 
     offset: int
     confidence: float
     curve: np.ndarray
+    distance: float | None = None
 
 
 class SyncCritic(nn.Module):

@@ -7,7 +7,9 @@ evaluation: Sync-D is the least mean distance over 31 lags, Sync-C the median le
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ FACE_PX = 224
 WINDOW = 5  # frames of lips; 20 columns of MFCC
 MFCC_A_FRAME = 4
 REACH = 15  # lags to either side
+BATCH = 8  # windows at once
 NOT_WEIGHTS = (
     *(OSError, RuntimeError, LookupError, AttributeError, TypeError, ValueError, EOFError),
     *(SafetensorError, pickle.UnpicklingError),
@@ -124,20 +127,36 @@ def _filters() -> np.ndarray:
     return filters
 
 
+def embed(net: SyncNet, faces: Iterable[np.ndarray], samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """T faces uint8 (224, 224, 3) RGB and their sound to lip and sound embeddings (T - 5, 1024), float32."""
+    lips = embed_lips(net, faces)
+    count = max(0, min(len(lips) - 1, len(samples) * FPS // SAMPLE_RATE_HZ - WINDOW))
+    return lips[:count], embed_sound(net, samples, count)
+
+
 @torch.no_grad()
-def embed(net: SyncNet, faces: np.ndarray, samples: np.ndarray, batch: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Faces uint8 (T, 224, 224, 3) RGB and their sound to lip and sound embeddings (T - 5, 1024), float32."""
-    cepstra = mfcc(samples)
-    last = min(len(faces), len(samples) * FPS // SAMPLE_RATE_HZ) - WINDOW
-    lips, sounds = [], []
-    for first in range(0, max(last, 0), batch):
-        starts = range(first, min(first + batch, last))
-        windows = np.stack([faces[i : i + WINDOW, ..., ::-1] for i in starts]).transpose(0, 4, 1, 2, 3)
-        lips.append(net.lips(torch.from_numpy(windows.astype(np.float32))))
+def embed_lips(net: SyncNet, faces: Iterable[np.ndarray]) -> np.ndarray:
+    """(T - 4, 1024) float32 of T faces uint8 (224, 224, 3) RGB; a few of them are held at a time."""
+    found, held = [torch.zeros(0, 1024)], list[np.ndarray]()
+    stream = iter(faces)
+    while more := list(islice(stream, BATCH)):
+        held += more
+        if len(held) >= WINDOW:
+            windows = np.lib.stride_tricks.sliding_window_view(np.stack(held)[..., ::-1], WINDOW, 0)
+            found.append(net.lips(torch.from_numpy(windows.transpose(0, 3, 4, 1, 2).astype(np.float32))))
+            held = held[1 - WINDOW :]
+    return torch.cat(found).numpy()
+
+
+@torch.no_grad()
+def embed_sound(net: SyncNet, samples: np.ndarray, count: int) -> np.ndarray:
+    """(count, 1024) float32 of the first windows of float32 (n,) at 16 kHz."""
+    cepstra, found = mfcc(samples), [torch.zeros(0, 1024)]
+    for first in range(0, count, BATCH):
+        starts = range(first, min(first + BATCH, count))
         heard = np.stack([cepstra[:, MFCC_A_FRAME * i : MFCC_A_FRAME * (i + WINDOW)] for i in starts])[:, None]
-        sounds.append(net.sound(torch.from_numpy(heard)))
-    empty = torch.zeros(0, 1024)
-    return torch.cat([empty, *lips]).numpy(), torch.cat([empty, *sounds]).numpy()
+        found.append(net.sound(torch.from_numpy(heard)))
+    return torch.cat(found).numpy()
 
 
 def score(lips: np.ndarray, sounds: np.ndarray) -> Score:
