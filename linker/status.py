@@ -114,14 +114,21 @@ def _row_state(
         if refusal:
             where = refusal.get("step", step)
             return RowState(row.clip, row.line, "refused", where, refusal["kind"], refusal["reason"])
-    video = f"videos/{(side(results / 'clips' / row.clip / 'delivered.json') or {}).get('video', '')}"
-    if sidecars[-1][1] and (results / video).is_file():
-        return RowState(row.clip, row.line, "done", video=video)
-    for step, log in _logs(results, row, shards):
+    delivered = results / "clips" / row.clip / "delivered.json"
+    video = f"videos/{(side(delivered) or {}).get('video', '')}"
+    is_delivered = bool(sidecars[-1][1]) and (results / video).is_file()
+    logs = list(_logs(results, row, shards))
+    if is_delivered:  # a step that was called again since may have failed, or ended without a word
+        logs = [(step, log) for step, log in logs if step != "generate" and _modified(log) > _modified(delivered)]
+    for step, log in logs:
         words = _error_in(log)
         if words:
             return RowState(row.clip, row.line, "failed", step, "error", f"{words} ({log})")
-    return RowState(row.clip, row.line, "waiting", next(_missing(results, row, ledger), "mux_audio"))
+    called = {step for step, _ in logs}
+    missing = [step for step in _missing(results, row, ledger) if not is_delivered or step in called]
+    if is_delivered and not missing:
+        return RowState(row.clip, row.line, "done", video=video)
+    return RowState(row.clip, row.line, "waiting", next(iter(missing), "mux_audio"))
 
 
 def _faulty(faults: tuple[Fault, ...], taken: set[str]) -> Iterator[RowState]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,35 @@ def test_a_machines_fault_is_read_from_the_log(tmp_path: Path, manifest: Manifes
     assert (found["b"].state, found["b"].where) == ("failed", "upscale_video")
     assert "the disk is full" in found["b"].reason
     assert found["a"].state == "waiting"
+
+
+def delivered(results: Path, clip: str) -> None:
+    write_json(results / "videos" / f"{clip}.json", {"clip": clip, "video": f"{clip}.mp4"})
+    (results / "videos" / f"{clip}.mp4").write_bytes(b"video")
+    write_json(results / "clips" / clip / "delivered.json", {"video": f"{clip}.mp4"})
+
+
+@pytest.mark.parametrize("step", ["crop_face", "normalize_audio", "collect", "stabilize_background", "upscale_video"])
+def test_a_rerun_that_failed_is_no_done_row(tmp_path: Path, manifest: Manifest, step: str) -> None:
+    """Snakemake deletes the note of delivery only where mux_audio itself is called again."""
+    row = manifest.rows[0]
+    delivered(tmp_path, "a")
+    note = (tmp_path / "clips" / "a" / "delivered.json").stat().st_mtime
+    name = {"crop_face": row.portrait_id, "normalize_audio": row.audio_id}.get(step, "a")
+    log = tmp_path / "logs" / step / f"{name}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: out of luck\n")
+    os.utime(log, (note - 9, note - 9))
+    assert states(tmp_path, manifest)["a"].state == "done"
+    os.utime(log, (note + 9, note + 9))
+    found = states(tmp_path, manifest)["a"]
+    assert (found.state, found.where, found.video) == ("failed", step, "")
+    log.write_text("killed in the middle of a wor")
+    os.utime(log, (note + 9, note + 9))
+    found = states(tmp_path, manifest)["a"]
+    assert (found.state, found.where) == ("waiting", step)
+    log.unlink()  # intermediates may be deleted to save room
+    assert states(tmp_path, manifest)["a"].state == "done"
 
 
 def test_a_half_written_sidecar_is_no_sidecar(tmp_path: Path, manifest: Manifest) -> None:
