@@ -131,23 +131,8 @@ class Queue:
         return self._known[clip]
 
     def key(self, clip: str) -> str:
-        """SHA-256 of everything that decides a row's frames: inputs, weights, settings, version."""
-        row = self.rows[clip]
-        parts: dict[str, Any] = {name: _hash_now(self.root / row[name]) for name in ("face", "masks", "driver")}
-        parts["duration_s"] = _read_now(self.root / row["loudness"]).get("duration_s")
-        parts["refusal"] = self._unprepared(clip)
-        parts |= {name: row[name] for name in ("seed", "scales", "ranges")}
-        parts |= {
-            "preset": [presets[row["preset"]] for presets in PRESETS.values()],
-            "settings": self.settings,
-            "version": __version__,
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    def _unprepared(self, clip: str) -> dict[str, str] | None:
-        """What made the row's portrait or audio impossible, if anything did."""
-        sidecars = (_read_now(self.root / self.rows[clip][name]) for name in ("crop", "loudness"))
-        return next((sidecar["refusal"] for sidecar in sidecars if sidecar.get("refusal")), None)
+        """Of everything that decides a row's frames, as it is now."""
+        return _key(self.root, self.rows[clip], self.settings)
 
     def home(self, clip: str) -> Path:
         return self.folder / "rows" / clip
@@ -159,7 +144,7 @@ class Queue:
     def refuse_unprepared(self) -> None:
         """Say of every row whose portrait or audio is impossible that it is refused, and why."""
         for clip in self.rows:
-            refusal = self._unprepared(clip)
+            refusal = _unprepared(self.root, self.rows[clip])
             if refusal and not self.entry(clip):
                 write_json(self.home(clip) / leases.ENTRY, _refused(refusal, self.key(clip)))
 
@@ -355,6 +340,33 @@ class Lease:
             if is_broken(error):
                 raise WorkerBroken(why) from error
             print(f"{self.clip}: {why}", file=sys.stderr, flush=True)
+
+
+def key_of(root: Path, generation: str) -> str:
+    """The key of a row as it is now, from `shards.row_token` and the files below the results folder `root`."""
+    row, settings = json.loads(generation)
+    weights = weights_folder(GenerateSettings(weights=json.loads(settings)["weights"]))
+    return _key(root, row, (settings, _weights_hash(weights)))
+
+
+def _key(root: Path, row: dict[str, Any], settings: tuple[str, str]) -> str:
+    """SHA-256 of everything that decides a row's frames: inputs, weights, settings, version."""
+    parts: dict[str, Any] = {name: _hash_now(root / row[name]) for name in ("face", "masks", "driver")}
+    parts["duration_s"] = _read_now(root / row["loudness"]).get("duration_s")
+    parts["refusal"] = _unprepared(root, row)
+    parts |= {name: row[name] for name in ("seed", "scales", "ranges")}
+    parts |= {
+        "preset": [presets[row["preset"]] for presets in PRESETS.values()],
+        "settings": settings,
+        "version": __version__,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _unprepared(root: Path, row: dict[str, Any]) -> dict[str, str] | None:
+    """What made the row's portrait or audio impossible, if anything did."""
+    sidecars = (_read_now(root / row[name]) for name in ("crop", "loudness"))
+    return next((sidecar["refusal"] for sidecar in sidecars if sidecar.get("refusal")), None)
 
 
 def _refused(refusal: dict[str, str], key: str) -> Entry:

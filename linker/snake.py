@@ -4,23 +4,37 @@ To keep that limit, Snakemake looks for work again a second later, once more for
 waited: after some hundreds of them it does nothing else. Cores, and `jobs` on a cluster, are limit enough.
 Its handler of SIGTERM takes a lock that the thread it interrupts may hold, and then waits forever: here a thread of its
 own takes it.
+What a failed job was to bring up to date is restored, dated now and without a note of what it was made from, and would
+pass for new ever after. Here it is dated as old as can be: the next run makes it again.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from snakemake.cli import args_to_api, parse_args
 from snakemake.exceptions import print_exception
+from snakemake.persistence import FileBackupMixin
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 _exit_gracefully = JobScheduler.exit_gracefully
+_restore_output = FileBackupMixin.restore_output
+LONG_AGO = (1, 1)  # times of access and change, seconds
 
 
 def _exit_from_a_thread(scheduler: Any, *signal: object) -> None:
     Thread(target=_exit_gracefully, args=(scheduler,)).start()
+
+
+def _restore_as_old(persistence: Any, path: Path) -> bool:
+    is_restored = bool(_restore_output(persistence, path))
+    if is_restored:
+        os.utime(path, LONG_AGO)
+    return is_restored
 
 
 def main(words: list[str]) -> int:
@@ -29,6 +43,7 @@ def main(words: list[str]) -> int:
         parser, options = parse_args(words)
         options.max_jobs_per_timespan = None
         JobScheduler.exit_gracefully = _exit_from_a_thread
+        FileBackupMixin.restore_output = _restore_as_old
         return 0 if args_to_api(options, parser) else 1
     except Exception as error:
         print_exception(error)

@@ -77,4 +77,4 @@ rule collect:
         "collect {wildcards.clip}"
     shell:
         "python -P -m linker.cli collect --log {log:q} --ledger {params.ledger:q} --clip {wildcards.clip:q}"
-        " --generated {output.generated:q}"
+        " --generated {output.generated:q} --generation {params.generation:q}"

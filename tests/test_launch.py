@@ -14,15 +14,18 @@ import pytest
 
 from linker import heartbeat, launch, slurm
 from linker.collect import collect
-from linker.config import LaunchSettings
+from linker.config import GenerateSettings, LaunchSettings
 from linker.crew import launch_job
 from linker.errors import EnvironmentError, RowsFailed
 from linker.launch import Spread, Vain, Work, executor
 from linker.process import resolved, start_time, visible_gpus
-from linker.records import Refusal, read_json, write_json
+from linker.records import Refusal, Row, read_json, write_json
+from linker.rows import key_of
+from linker.shards import row_token
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCAL = LaunchSettings(cluster="local")
+GENERATION = row_token(Row("good", Path("/p.png"), Path("/a.wav"), 2), GenerateSettings())
 
 
 @pytest.fixture
@@ -30,7 +33,8 @@ def ledger(tmp_path: Path) -> Path:
     """A ledger for `collect`, which serves as a task that works or fails."""
     path = tmp_path / "shards" / "s000" / "ledger.json"
     refusal = Refusal("no_face", "found no face", "crop_face").to_json()
-    write_json(path, {"rows": {"good": {"video": "good.mkv"}, "bad": {"refusal": refusal}}})
+    key = key_of(tmp_path, GENERATION)
+    write_json(path, {"rows": {"good": {"video": "good.mkv", "key": key}, "bad": {"refusal": refusal, "key": key}}})
     (tmp_path / "good.mkv").write_bytes(b"frames")
     return path
 
@@ -42,21 +46,31 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_task_is_done_in_a_process_of_its_own(ledger: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.mkv"
-    launch_job(partial(collect, ledger=ledger, clip="good", generated=target), LOCAL, tmp_path / "jobs")
+    launch_job(
+        partial(collect, ledger=ledger, clip="good", generated=target, generation=GENERATION), LOCAL, tmp_path / "jobs"
+    )
     assert target.read_bytes() == b"frames"
     assert not (tmp_path / "jobs" / "job.json").exists()
 
 
 def test_an_expected_error_comes_back_as_itself(ledger: Path, tmp_path: Path) -> None:
     with pytest.raises(RowsFailed, match=r"^bad: crop_face: no_face: found no face$"):
-        launch_job(partial(collect, ledger=ledger, clip="bad", generated=tmp_path / "x"), LOCAL, tmp_path / "jobs")
+        launch_job(
+            partial(collect, ledger=ledger, clip="bad", generated=tmp_path / "x", generation=GENERATION),
+            LOCAL,
+            tmp_path / "jobs",
+        )
 
 
 def test_a_bug_in_a_worker_names_where_to_look(tmp_path: Path) -> None:
     broken = tmp_path / "shards" / "s000" / "ledger.json"
     write_json(broken, {"no": "rows"})
     with pytest.raises(EnvironmentError, match=r"failed: KeyError.*; see .*\.err"):
-        launch_job(partial(collect, ledger=broken, clip="a", generated=tmp_path / "x"), LOCAL, tmp_path / "jobs")
+        launch_job(
+            partial(collect, ledger=broken, clip="a", generated=tmp_path / "x", generation=GENERATION),
+            LOCAL,
+            tmp_path / "jobs",
+        )
 
 
 def test_a_worker_that_dies_without_progress_is_started_three_times(

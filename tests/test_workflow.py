@@ -211,6 +211,25 @@ def test_the_last_good_video_survives_a_failed_rerun(workshop: Workshop) -> None
         assert sidecar.is_file()
 
 
+def test_a_rerun_that_fails_before_the_end_is_told_as_failed(workshop: Workshop) -> None:
+    """Whatever step it fails in, and beside refused rows: the old video stays, and is not passed off as the new one."""
+    portraits_and_audios(workshop)
+    manifest, video = workshop.manifest(LINES[0], LINES[3]), workshop.results / "videos" / "r1.mp4"
+    assert workshop.run(manifest).returncode == 4
+    before = video.read_text()
+    faults = (
+        ("upscale.tile_px=2048", {}, "upscale_video"),
+        ("generate.steps=7", {"TRIVIAL_FAULT": "r1:kill"}, "collect"),
+    )
+    for setting, fault, step in faults:
+        done = workshop.run(manifest, "--set", setting, **fault)
+        assert (done.returncode, video.read_text()) == (3, before), done.stderr
+        assert "1 refused, 1 failed" in done.stdout
+        assert f"r1\tfailed\t{step}" in (workshop.results / "status.tsv").read_text()
+    done = workshop.run(manifest, "--set", "generate.steps=7")
+    assert (done.returncode, video.read_text() == before) == (4, False)
+
+
 def test_retry_forgets_refusals(workshop: Workshop) -> None:
     portraits_and_audios(workshop)
     manifest = workshop.manifest(*LINES[2:])

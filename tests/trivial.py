@@ -132,6 +132,8 @@ def stabilize_background(
 
 
 def upscale_video(stable: Path, crop: Path, upscaled: Path, settings: UpscaleSettings, finish: FinishSettings) -> None:
+    if settings.tile_px == 2048:
+        raise EnvironmentError("the network does not fit")
     _write(upscaled, stable.read_text())
 
 
