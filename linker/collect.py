@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from linker.errors import EnvironmentError, RowsFailed
+from linker.keys import key_of
 from linker.records import Refusal, atomic, read_json
-from linker.rows import key_of
 
 
 def collect(ledger: Path, clip: str, generated: Path, generation: str) -> None:

@@ -10,7 +10,6 @@ What one worker needs in its loop:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,19 +18,18 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from linker import __version__, heartbeat, leases
-from linker.config import PRESETS, GenerateSettings, token, weights_folder
+from linker import heartbeat, leases
+from linker.config import GenerateSettings, token, weights_folder
 from linker.errors import EnvironmentError, LinkerError, is_machine_fault
 from linker.faults import WorkerBroken, first_line, is_broken, is_out_of_memory
+from linker.keys import row_key, unprepared, weights_hash
 from linker.leases import LeaseLost
-from linker.records import Refusal, read_json, sha256_file, write_json
+from linker.records import Refusal, read_json, write_json
 from linker.shards import frame_settings
 
-CARD = "lingualinker.json"  # of a checkpoint; names the hashes of all its files
 Entry = dict[str, Any]
 
 
@@ -66,7 +64,7 @@ class Queue:
     def __init__(self, shard: Path, ledger: Path, settings: GenerateSettings) -> None:
         self.root, self.folder, self.ledger = shard.resolve().parent.parent, ledger.parent, ledger
         self.rows: dict[str, dict[str, Any]] = {row["clip"]: row for row in read_json(shard)["rows"]}
-        self.settings = token(frame_settings(settings)), _weights_hash(weights_folder(settings))
+        self.settings = token(frame_settings(settings)), weights_hash(weights_folder(settings))
         self.held: dict[str, Lease] = {}
         self.worker = f"run-{uuid.uuid4().hex[:8]}"  # until it is a worker that opens it
         self._pending, self._known = list(self.rows), dict[str, Entry]()
@@ -132,7 +130,7 @@ class Queue:
 
     def key(self, clip: str) -> str:
         """Of everything that decides a row's frames, as it is now."""
-        return _key(self.root, self.rows[clip], self.settings)
+        return row_key(self.root, self.rows[clip], self.settings)
 
     def home(self, clip: str) -> Path:
         return self.folder / "rows" / clip
@@ -144,7 +142,7 @@ class Queue:
     def refuse_unprepared(self) -> None:
         """Say of every row whose portrait or audio is impossible that it is refused, and why."""
         for clip in self.rows:
-            refusal = _unprepared(self.root, self.rows[clip])
+            refusal = unprepared(self.root, self.rows[clip])
             if refusal and not self.entry(clip):
                 write_json(self.home(clip) / leases.ENTRY, _refused(refusal, self.key(clip)))
 
@@ -342,70 +340,5 @@ class Lease:
             print(f"{self.clip}: {why}", file=sys.stderr, flush=True)
 
 
-def key_of(root: Path, generation: str) -> str:
-    """The key of a row as it is now, from `shards.row_token` and the files below the results folder `root`."""
-    row, settings = json.loads(generation)
-    weights = weights_folder(GenerateSettings(weights=json.loads(settings)["weights"]))
-    return _key(root, row, (settings, _weights_hash(weights)))
-
-
-def _key(root: Path, row: dict[str, Any], settings: tuple[str, str]) -> str:
-    """SHA-256 of everything that decides a row's frames: inputs, weights, settings, version."""
-    parts: dict[str, Any] = {name: _hash_now(root / row[name]) for name in ("face", "masks", "driver")}
-    parts["duration_s"] = _read_now(root / row["loudness"]).get("duration_s")
-    parts["refusal"] = _unprepared(root, row)
-    parts |= {name: row[name] for name in ("seed", "scales", "ranges")}
-    parts |= {
-        "preset": [presets[row["preset"]] for presets in PRESETS.values()],
-        "settings": settings,
-        "version": __version__,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _unprepared(root: Path, row: dict[str, Any]) -> dict[str, str] | None:
-    """What made the row's portrait or audio impossible, if anything did."""
-    sidecars = (_read_now(root / row[name]) for name in ("crop", "loudness"))
-    return next((sidecar["refusal"] for sidecar in sidecars if sidecar.get("refusal")), None)
-
-
 def _refused(refusal: dict[str, str], key: str) -> Entry:
     return {"state": "refused", "refusal": refusal, "key": key}
-
-
-def _weights_hash(folder: Path) -> str:
-    """The checkpoint, by its card. Raises EnvironmentError."""
-    try:
-        return sha256_file(folder / CARD)
-    except OSError:
-        raise EnvironmentError(
-            f"{folder}: no {CARD} there; generate.weights needs 'mini' or a LinguaLinker checkpoint folder"
-        ) from None
-
-
-def _read_now(path: Path) -> dict[str, Any]:
-    """A sidecar as it is now, {} for one that is not there; read again only when its dates or size say so."""
-    try:
-        found = path.stat()
-    except OSError:
-        return {}
-    return _sidecar(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def _hash_now(path: Path) -> str:
-    """SHA-256 of a file as it is now; read again only when its dates or size say so. '' for one that is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ""
-    return _hash(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-@cache
-def _hash(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:
-    return sha256_file(path)
-
-
-@cache
-def _sidecar(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> dict[str, Any]:
-    return read_json(path)

@@ -10,8 +10,8 @@ import pytest
 from linker.collect import collect
 from linker.config import GenerateSettings
 from linker.errors import EnvironmentError, RowsFailed
+from linker.keys import key_of
 from linker.records import Refusal, Row, write_json
-from linker.rows import key_of
 from linker.shards import row_token
 
 GENERATION = row_token(Row("good", Path("/p.png"), Path("/a.wav"), 2), GenerateSettings())

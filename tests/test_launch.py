@@ -17,10 +17,10 @@ from linker.collect import collect
 from linker.config import GenerateSettings, LaunchSettings
 from linker.crew import launch_job
 from linker.errors import EnvironmentError, RowsFailed
+from linker.keys import key_of
 from linker.launch import Spread, Vain, Work, executor
 from linker.process import resolved, start_time, visible_gpus
 from linker.records import Refusal, Row, read_json, write_json
-from linker.rows import key_of
 from linker.shards import row_token
 
 ROOT = Path(__file__).resolve().parent.parent
