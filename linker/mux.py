@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from linker.formats import SOUNDS
 from linker.iso639 import three_letters
 from linker.records import atomic
 
+_STYLE = re.compile(r"</?(?:i|b|u|s|font|ruby|rt)(?:\s[^<>]*)?>|\{\\[^{}]*\}", re.IGNORECASE)  # SubRip's marks
 Cue = tuple[float, float, str]  # start and end in seconds, text
 _SUBTITLE_HEADER = (  # encoders of text want a style, whatever the player makes of it
     "[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize, PrimaryColour, "
@@ -189,7 +191,8 @@ class SoundCopier:
 
 
 def write_subtitles(container: OutputContainer, cues: list[Cue], language: str) -> None:
-    """A track of subtitles: MP4 and QuickTime timed text, or SubRip in Matroska. To be called before any frame."""
+    """A track of subtitles: MP4 and QuickTime timed text, which knows no marks of style within its words, or SubRip in
+    Matroska, which does. To be called before any frame."""
     timed_text = container.format.name in ("mp4", "mov")
     stream = cast(av.subtitles.stream.SubtitleStream, container.add_stream("mov_text" if timed_text else "subrip"))
     stream.codec_context.subtitle_header = _SUBTITLE_HEADER.encode()
@@ -197,7 +200,7 @@ def write_subtitles(container: OutputContainer, cues: list[Cue], language: str) 
     stream.metadata["language"] = three_letters(language)
     container.start_encoding()
     for start_s, end_s, text in cues:
-        words = text.encode()
+        words = (_STYLE.sub("", text).strip() if timed_text else text).encode()
         packet = av.Packet(struct.pack(">H", len(words)) + words if timed_text else words)
         packet.stream, packet.time_base = stream, Fraction(1, 1000)
         packet.pts = packet.dts = round(start_s * 1000)

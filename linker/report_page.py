@@ -34,7 +34,7 @@ HINTS = {
     "too_large": "Give a smaller file, or raise the limit in the settings (limits).",
     "too_small": "Give a larger portrait, or one in which the face fills more of the picture.",
     "no_face": "Give a portrait that shows the face from the front, or name a box in the column face.",
-    "several_faces": "Choose one in the column face: its index (0 = the largest) or a box x0,y0,x1,y1.",
+    "several_faces": "Choose one in the column face: its number from the left (0 = the first) or a box x0,y0,x1,y1.",
     "bad_choice": "Correct the column face: an index that exists, or a box inside the picture.",
     "not_upright": "Turn the portrait upright.",
     "checks": "Look at the checks in red; the video waits in draft/. finish.failed_checks=deliver lets it through.",
