@@ -238,7 +238,11 @@ class LaunchSettings(Group):
         "auto (and slurm where there is no sbatch) = local with a GPU, debug without",
     )
     workers: int = Field(
-        0, ge=0, le=1000, description="workers of a shard at a time, an array on SLURM; 0 = one a visible GPU"
+        0,
+        ge=0,
+        le=1000,
+        description="workers of a shard at a time, an array on SLURM; 0 = one a visible GPU; "
+        "where cluster is slurm and there is no sbatch, always that",
     )
     partition: str = Field("", description="SLURM partition; empty = the cluster's default")
     account: str = Field("", description="SLURM account")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from linker.process import start_time, visible_gpus
 
 BACKOFF_S = (1, 2, 4, 8, 16, 32, 60, 60, 120, 120, 180)  # between tries to submit
 WITHOUT_END = 10**9  # submitit's own limit of requeues; ours is progress
-ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
+ERROR = re.compile(r"error: |[\w.]*(Error|Exception|Interrupt|Exit)\b")
 Answer = LinkerError | WorkerBroken | None
 
 
@@ -67,6 +68,8 @@ class Work:
         rank = _join(env) if env.num_tasks > 1 else 0
         heartbeat.end_softly()
         at_once = signal.getsignal(signal.SIGUSR2)  # submitit's: checkpoint, queue again, leave
+        if env.name() == "slurm" and not rank and not shutil.which("scontrol"):
+            at_once = _leave_unqueued
         if callable(at_once):
             signal.signal(signal.SIGUSR2, lambda number, frame: heartbeat.ask_to_leave(partial(at_once, number, frame)))
         heartbeat.take_over(
@@ -115,6 +118,13 @@ def _end_job(env: Any) -> None:
     time.sleep(ANSWER_S)
     if env.name() == "local":
         os.kill(os.getppid(), signal.SIGINT)
+
+
+def _leave_unqueued(_number: int, _frame: object) -> None:
+    """The end of a job that cannot have itself queued again: the run that waits submits another, if it lives."""
+    heartbeat.give_back()
+    what = "scontrol is not found where this job runs, so it cannot be queued again"
+    sys.exit(f"error: {what}; in a container, bind what slurm/README.md names")
 
 
 class Job:

@@ -1,4 +1,8 @@
-"""One run at a time on a results folder. A lock whose owner is dead is taken over; a living owner's is respected."""
+"""One run at a time on a results folder. A lock whose owner is dead is taken over; a living owner's is respected.
+
+On its own host the owner's process tells whether it lives; elsewhere the lock's date does, which the owner renews.
+Dates are compared with each other, as the file system of the results gives them, never with a clock.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +10,42 @@ import json
 import os
 import shutil
 import socket
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from linker.errors import EnvironmentError
 from linker.process import start_time
 
 LOCK = Path(".linker", "lock.json")
+RENEW_S = 30.0
+STALE_S = 300.0  # so long after it was renewed, a lock of another host is a dead run's
 
 
 @contextmanager
 def held(results: Path) -> Iterator[None]:
     """Own the folder for the length of the block. Raises EnvironmentError when a living run owns it."""
-    path = results / LOCK
+    path, stop = results / LOCK, threading.Event()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _take(path, results)
+    own = _take(path, results)
+    thread = threading.Thread(target=_renew, args=(path, own, stop), daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        stop.set()
+        thread.join()
+        with suppress(OSError):
+            if path.read_text() == own:
+                path.unlink()
 
 
-def _take(path: Path, results: Path) -> None:
-    own = {"pid": os.getpid(), "start": start_time(os.getpid()), "host": socket.gethostname()}
+def _take(path: Path, results: Path) -> str:
+    """The lock, as it was written."""
+    own = json.dumps({"pid": os.getpid(), "start": start_time(os.getpid()), "host": socket.gethostname()})
     while True:
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -38,8 +54,19 @@ def _take(path: Path, results: Path) -> None:
             _clear_dead(path, results)
             continue
         with os.fdopen(handle, "w") as stream:
-            stream.write(json.dumps(own))
-        return
+            stream.write(own)
+        return own
+
+
+def _renew(path: Path, own: str, stop: threading.Event) -> None:
+    """Keep the lock young. A run that slept for too long, and lost it, ends at once: its jobs are its successor's."""
+    while not stop.wait(RENEW_S):
+        with suppress(OSError):
+            if path.read_text() == own:
+                os.utime(path)
+            elif not stop.is_set():
+                print(f"error: {path}: another run has taken over from this one", file=sys.stderr, flush=True)
+                os._exit(EnvironmentError.exit_code)
 
 
 def _refuse_living(path: Path, results: Path) -> None:
@@ -47,12 +74,22 @@ def _refuse_living(path: Path, results: Path) -> None:
         owner = json.loads(path.read_text())
     except (OSError, ValueError):
         return  # gone, or its owner died while writing it
-    if owner["host"] != socket.gethostname():
-        raise EnvironmentError(
-            f"{results}: in use by process {owner['pid']} on {owner['host']}; if that run is dead, delete {path}"
-        )
-    if start_time(owner["pid"]) == owner["start"]:
-        raise EnvironmentError(f"{results}: in use by process {owner['pid']}; wait for it, or end it with Ctrl-C there")
+    if owner["host"] == socket.gethostname():
+        if start_time(owner["pid"]) == owner["start"]:
+            do = "wait for it, or end it with Ctrl-C there"
+            raise EnvironmentError(f"{results}: in use by process {owner['pid']}; {do}")
+        return
+    told, age_s = f"{results}: in use by process {owner['pid']} on {owner['host']}", _age_s(path)
+    if age_s < STALE_S:
+        raise EnvironmentError(f"{told}; if that run is dead, run again {STALE_S / 60:.0f} minutes after it died")
+    print(f"{told}, which gave no sign of life for {age_s / 60:.0f} minutes: taken over", file=sys.stderr, flush=True)
+
+
+def _age_s(path: Path) -> float:
+    """How much older than a new file a file is; 0 for one that is gone."""
+    with suppress(FileNotFoundError), tempfile.NamedTemporaryFile(dir=path.parent, prefix=".clock.") as new:
+        return os.fstat(new.fileno()).st_mtime - path.stat().st_mtime
+    return 0.0
 
 
 def _clear_dead(path: Path, results: Path) -> None:

@@ -72,9 +72,10 @@ def resolved(settings: LaunchSettings) -> LaunchSettings:
         cluster = "local" if gpus else "debug"
     if cluster == "slurm":
         return settings
-    each = min(settings.gpus or 1, len(gpus))
-    places = len(gpus) // each if each else settings.workers or 1
-    workers = min(settings.workers or places, places)
+    each, is_elsewhere = min(settings.gpus or 1, len(gpus)), settings.cluster == "slurm"
+    wanted = 0 if is_elsewhere else settings.workers  # an array's size says nothing about this machine
+    places = len(gpus) // each if each else wanted or 1
+    workers = min(wanted or places, places)
     return settings.model_copy(update={"cluster": cluster, "gpus": each, "workers": workers})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -14,7 +15,7 @@ from linker.leases import PROGRESS
 from linker.records import Fault, Manifest, Row, read_json
 
 STATES = ("done", "refused", "failed", "waiting", "faulty")
-STEPS = ("crop_face", "extract_masks", "normalize_audio", "detect_language", "generate", "collect")
+UNTIL_GENERATED = ("crop_face", "extract_masks", "normalize_audio", "detect_language", "generate")
 FINISH = ("stabilize_background", "upscale_video", "mux_audio")
 
 
@@ -54,7 +55,7 @@ def read_states(results: Path, manifest: Manifest) -> list[RowState]:
 
 
 def read_makers(results: Path) -> dict[str, dict[str, Any]]:
-    """What is known of each row that is being made: {worker, windows, of, seconds}, from signs of life and leases."""
+    """What signs of life and leases tell of each row that is being made: {worker, together, windows, of, seconds}."""
     found: dict[str, dict[str, Any]] = {}
     for folder in results.glob("shards/*/workers"):
         for name, sign in read_workers(folder).items():
@@ -62,7 +63,7 @@ def read_makers(results: Path) -> dict[str, dict[str, Any]]:
                 continue
             for clip in sign["rows"]:
                 progress = _sidecar(folder.parent / "rows" / clip / name / PROGRESS) or {}
-                found[clip] = {**progress, "worker": _told_worker(sign)}
+                found[clip] = {**progress, "worker": _told_worker(sign), "together": len(sign["rows"])}
     return found
 
 
@@ -76,7 +77,7 @@ def _with_maker(state: RowState, entry: dict[str, Any] | None, maker: dict[str, 
     """The state with who makes or made the row, how far it is, and what it took."""
     if state.state == "waiting" and state.where == "generate" and maker:
         windows, of, seconds = maker.get("windows", 0), maker.get("of", 0), maker.get("seconds", 0.0)
-        left = round(seconds / windows * (of - windows), 1) if windows else None
+        left = round(seconds / windows * (of - windows) * maker["together"], 1) if windows else None
         told = f"{windows} of {of}" if of else ""
         return replace(state, worker=maker["worker"], windows=told, gpu_s=seconds, left_s=left)
     return replace(state, worker=_told_worker(entry), gpu_s=entry.get("seconds", 0.0)) if entry else state
@@ -221,14 +222,19 @@ def _details(state: RowState) -> str:
 
 
 def _sums(states: list[RowState]) -> str:
-    """What generating took so far, and how long the rest would take one worker at the pace of those that are done."""
-    known = [state.gpu_s for state in states if state.gpu_s and state.state == "done"]
-    left = [state.left_s for state in states if state.state == "waiting"]
-    told = f"; generated in {sum(state.gpu_s for state in states):.0f} s of workers" if known else ""
-    if known and left:
-        rest = sum(one if one is not None else sum(known) / len(known) for one in left)
-        told += f", about {rest:.0f} s left"
-    return told
+    """What generating took so far, and how long the rest takes the workers that are at it (one where none is): rows
+    that are generated, and the progress of the others, tell the pace."""
+    told = f"; generated in {spent:.0f} s of workers" if (spent := sum(state.gpu_s for state in states)) else ""
+    ahead = [state for state in states if state.state == "waiting" and state.where in UNTIL_GENERATED]
+    together = Counter(state.worker for state in ahead if state.worker)
+    left = {one.clip: one.left_s / together[one.worker] for one in ahead if one.left_s is not None}
+    made = [one.gpu_s for one in states if one.gpu_s and one not in ahead and one.state != "refused"]
+    made += [one.gpu_s + left[one.clip] for one in ahead if one.clip in left]
+    if not made or not ahead:
+        return told
+    pace, workers = sum(made) / len(made), max(len(together), 1)
+    rest = sum(left.get(one.clip, max(pace - one.gpu_s, 0)) for one in ahead) / workers
+    return f"{told}, about {rest:.0f} s of it left for {workers} worker{'s' if workers > 1 else ''}"
 
 
 def counts(states: list[RowState]) -> str:

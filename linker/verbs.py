@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     check_needs(todo.settings)
     launch = resolved(todo.settings.launch)
     if todo.settings.launch.cluster == "slurm" != launch.cluster:
-        print(f"no sbatch here: this machine generates, {max(launch.workers, 1)} worker(s)", file=sys.stderr)
+        print(f"no sbatch here: this machine generates, {launch.workers} worker(s)", file=sys.stderr)
     with lock.held(todo.results):
         faults = [*manifest.faults, *media_faults(manifest, todo.settings, todo.results)]
         for fault in sorted(faults, key=lambda fault: fault.line):

@@ -18,7 +18,7 @@ from linker.config import GenerateSettings, LaunchSettings
 from linker.crew import launch_job
 from linker.errors import EnvironmentError, RowsFailed
 from linker.keys import key_of
-from linker.launch import Spread, Vain, Work, executor
+from linker.launch import Job, Spread, Vain, Work, executor
 from linker.process import resolved, start_time, visible_gpus
 from linker.records import Refusal, Row, read_json, write_json
 from linker.shards import row_token
@@ -161,9 +161,11 @@ def test_without_sbatch_the_work_runs_here_one_worker_a_gpu(monkeypatch: pytest.
     assert (found.cluster, found.gpus, found.workers) == ("local", 2, 2)
     assert launch._shares(found, 2) == ["0,2", "GPU-abc,3"]
     assert resolved(LaunchSettings()).workers == 4
+    assert resolved(LaunchSettings(workers=3)).workers == 3
+    assert resolved(slurm_profile.model_copy(update={"gpus": 1, "workers": 2})).workers == 4  # that is an array's size
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     found = resolved(slurm_profile)
-    assert (found.cluster, found.gpus) == ("debug", 0)
+    assert (found.cluster, found.gpus, found.workers) == ("debug", 0, 1)
     monkeypatch.setattr("linker.process.shutil.which", lambda name: "/usr/bin/sbatch")
     assert resolved(slurm_profile) is slurm_profile
 
@@ -185,6 +187,17 @@ def test_requeued_without_end_while_something_is_kept_and_not_after_three_starts
     assert [work.checkpoint().function is work for _ in range(2)] == [True, True]
     with pytest.raises(Vain):
         work.checkpoint()
+
+
+def test_a_job_that_cannot_be_queued_again_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a container without scontrol: what it holds is given back, and the line is found behind srun's."""
+    given: list[str] = []
+    monkeypatch.setattr(heartbeat, "AT_CHECKPOINT", [lambda: given.append("rows")])
+    with pytest.raises(SystemExit, match=r"^error: scontrol is not found .*slurm/README.md") as left:
+        launch._leave_unqueued(signal.SIGUSR2, None)
+    assert given == ["rows"]
+    (tmp_path / "7_0_log.err").write_text(f"{left.value}\nsrun: error: g1: task 0: Exited with exit code 1\n")
+    assert Job("slurm", tmp_path, "7", "").last_words().startswith("error: scontrol is not found")
 
 
 def test_only_the_newest_start_of_a_job_keeps_anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,3 +167,28 @@ def test_a_row_that_is_being_made_tells_by_whom_and_how_far(
             "3 of 7 windows, 12 s so far, 16 s left, job 12_3 on n7",
         ]
     assert states(tmp_path, manifest)["a"].worker == ""
+
+
+def row(clip: str, where: str, **told: Any) -> RowState:
+    return RowState(clip, 1, "done" if where == "done" else "waiting", where, **told)
+
+
+def test_time_left_is_that_of_what_is_not_generated_shared_by_those_who_work(tmp_path: Path) -> None:
+    """Rows that are generated wait to be finished, and none is done yet: the pace is theirs, 20 s a row."""
+    made = [
+        row("a", "collect", gpu_s=10.0, worker="job 1 on n"),
+        row("b", "mux_audio", gpu_s=30.0, worker="job 2 on n"),
+    ]
+    assert table(made).splitlines()[-1] == "2 waiting; generated in 40 s of workers"
+    rest = [row("c", "generate"), row("d", "crop_face")]
+    assert table([*made, *rest]).endswith("generated in 40 s of workers, about 40 s of it left for 1 worker")
+    making = [row(clip, "generate", gpu_s=5.0, left_s=30.0, worker=f"job {clip} on n") for clip in "ef"]
+    told = table([*made, *rest, *making])  # 2 * (20 + 20 + 35 + 35) / 4 + 60 s, for two
+    assert told.endswith("generated in 50 s of workers, about 58 s of it left for 2 workers")
+
+
+def test_time_left_is_known_before_a_row_is_generated(tmp_path: Path) -> None:
+    """Two rows side by side on one worker: each is 30 s from its end, and each takes half of these."""
+    making = [row(clip, "generate", gpu_s=5.0, left_s=30.0, worker="job 1 on n") for clip in "ab"]
+    told = table([*making, row("c", "generate")])  # 15 + 15 + 20
+    assert told.endswith("generated in 10 s of workers, about 50 s of it left for 1 worker")

@@ -13,8 +13,10 @@ from PIL import Image
 from tiny import TINY, tiny_codec
 from torch import Tensor, nn
 
+from linker import heartbeat
 from linker.config import TrainSettings
 from linker.engine import load_engine
+from linker.errors import EnvironmentError
 from linker.media import probe, read_frames
 from linker.model.architecture import Architecture
 from linker.model.lingualinker import LinguaLinker
@@ -249,7 +251,17 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     steps.draw_videos(videos, settings)
     steps.train_codec(videos, codec, settings)
     steps.train_speech(speech, settings)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(heartbeat, "_advances", 0)
+    drain = tmp_path / ".linker" / "drain"
+    drain.parent.mkdir()
+    drain.touch()
+    with pytest.raises(EnvironmentError, match="ended on request"):  # with one video, which counts as kept
+        steps.encode_videos(videos, codec, speech, encoded)
+    assert (heartbeat.advances(), len(list(encoded.parent.glob("*.npz")))) == (1, 1)
+    drain.unlink()
     steps.encode_videos(videos, codec, speech, encoded)
+    assert heartbeat.advances() == 4
     steps.train_stage1(encoded, stage1, codec, speech, settings, [])
     steps.train_stage2(encoded, stage1, codec, speech, weights, record, curves, settings)
     from linker.config import GenerateSettings

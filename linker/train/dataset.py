@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linker import heartbeat
 from linker.config import REGIONS
 from linker.model.architecture import Architecture
 from linker.model.audio_context import encode_speech
@@ -108,6 +109,8 @@ def encode_videos(videos: Path, codec: torch.nn.Module, encoder: torch.nn.Module
             arrays = encode_video(codec, encoder, path)
             with atomic(target) as temporary:
                 np.savez(temporary, **arrays)
+            heartbeat.advance()
+            heartbeat.leave_if_asked()
         if number % 50 == 0:
             print(f"encode_videos {number}/{len(files)}", file=sys.stderr)
 
