@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,14 @@ def check_speech_encoder(folder: Path, width: int | None = None) -> None:
     _check_width(folder, "hidden_size", config.get("hidden_size", width), width)
 
 
+def check_compiler() -> None:
+    """Raises EnvironmentError where torch.compile would find no C++ compiler: the one that CXX names, else g++."""
+    wanted = os.environ.get("CXX") or "g++"
+    if not shutil.which(wanted):
+        get = "install it, name another in CXX, or leave generate.compile out"
+        raise EnvironmentError(f"generate.compile: found no C++ compiler {wanted!r}; {get}")
+
+
 def _config_of(folder: Path, what: str) -> dict[str, Any]:
     path = folder / "config.json"
     try:
@@ -150,7 +159,7 @@ def _loaded(kind: Any, folder: Path) -> Any:
     for name, value in net.state_dict().items():
         if not torch.isfinite(value).all():
             raise EnvironmentError(f"{folder}: {name} holds NaN or infinity")
-    return net.eval()
+    return net.float().eval()  # published files may be in half precision; what runs in it is decided later
 
 
 def _of_width(net: Any, folder: Path, key: str, width: int | None) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import resource
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from linker import process
-from linker.backends import load_speech_encoder, load_tiny_decoder
+from linker.backends import check_compiler, load_speech_encoder, load_tiny_decoder
 from linker.config import PACKAGE_DIR, GenerateSettings, LaunchSettings, Preset, preset_of, weights_folder
+from linker.errors import EnvironmentError
+from linker.faults import first_line
 from linker.model.architecture import Architecture
 from linker.model.card import read_architecture, weights_hash
 from linker.model.codec import Portrait, decode_frames, load_codec, read_portrait
@@ -120,6 +122,20 @@ class Engine:
     def _autocast(self, dtype: torch.dtype) -> torch.autocast:
         return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Where the nets run: what the compiler cannot do here is no row's fault. Raises EnvironmentError."""
+        if not self.recipe.settings.compile:
+            yield
+            return
+        from torch._dynamo.exc import BackendCompilerFailed
+
+        try:
+            yield
+        except BackendCompilerFailed as error:
+            why = f"torch cannot compile the nets on this machine ({first_line(error.inner_exception)})"
+            raise EnvironmentError(f"generate.compile: {why}; leave generate.compile out") from error
+
     def read_portrait(self, picture_SS3: np.ndarray) -> Portrait:
         """(S, S, 3) uint8 RGB -> what the nets and the decoder are told of it; latents normalised."""
         with self.coding():
@@ -183,7 +199,9 @@ def prepare(network: Any, device: torch.device, dtype: torch.dtype) -> None:
 
 
 def compile_nets(model: LinguaLinker) -> None:
-    """Compile the denoising net for its one fixed shape; what the compiler makes is kept for later processes."""
+    """Compile the denoising net for its one fixed shape; what the compiler makes is kept for later processes. Raises
+    EnvironmentError where there is no compiler."""
+    check_compiler()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lingualinker", "inductor")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     model.denoising.compile(dynamic=False, fullgraph=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class Worker:
         self.engine, self.queue, self.writing = engine, queue, writing
         self.workshop, self.batch = Workshop(engine, queue.root, queue.folder), Batch(engine)
         self.seats: list[Clip | None] = []
-        self.next: Lease | None = first
+        self.first: Lease | None = first
         self.closing: dict[Clip, Future[None]] = {}
 
     def work(self) -> None:
@@ -49,7 +50,7 @@ class Worker:
         while True:
             if not any(self.seats):  # the queue halves its limit when memory runs out
                 self.seats = [None] * self.queue.limit
-            self.seats = [clip or self.begin_next() for clip in self.seats]
+            self.fill_seats()
             if any(self.seats):
                 self.denoise()
             elif self.closing:
@@ -59,13 +60,15 @@ class Worker:
             self.publish_finished()
             self.leave_lost()
 
+    def fill_seats(self) -> None:
+        """Seat a row on every empty seat, one after the other: the first of a batch says which others fit."""
+        for seat, clip in enumerate(self.seats):
+            self.seats[seat] = clip or self.begin_next()
+
     def begin_next(self) -> Clip | None:
         """The next row that can be begun now; rows that cannot be are refused alone."""
-        while lease := self.next or self.queue.claim():
-            self.next = None
-            if not self.fits(lease):
-                self.next = lease
-                return None
+        while lease := self.first or self.queue.claim(self.fits):
+            self.first = None
             clip: Clip | None = None
             with lease.attempt():
                 clip = self.begin(lease)
@@ -73,10 +76,10 @@ class Worker:
                 return clip
         return None
 
-    def fits(self, lease: Lease) -> bool:
+    def fits(self, row: dict[str, Any]) -> bool:
         """True for a row that can be denoised with those that are: by the same steps, guidance and sampler."""
         recipe = self.engine.recipe
-        wanted = recipe.sampling(recipe.preset(lease.row["preset"]))
+        wanted = recipe.sampling(recipe.preset(row["preset"]))
         return all(clip.sampling == wanted for clip in self.seats if clip)
 
     def begin(self, lease: Lease) -> Clip | None:
@@ -135,8 +138,6 @@ class Worker:
         for clip in [clip for clip in self.seats if clip and not self.holds(clip)]:
             self.writing.drop(clip)
         self.seats = [clip if clip and self.holds(clip) else None for clip in self.seats]
-        if self.next and self.queue.held.get(self.next.clip) is not self.next:
-            self.next = None
 
     def holds(self, clip: Clip) -> bool:
         return self.queue.held.get(clip.lease.clip) is clip.lease
@@ -157,5 +158,5 @@ class Batch:
         if self._seated != clips:
             self._seated, self._shared = clips, ClipConditions.together([clip.conditions for clip in clips])
         windows = Windows.together([clip.next_window() for clip in clips])
-        with self.engine.autocast():
+        with self.engine.compiling(), self.engine.autocast():
             return sample_windows(self.engine.model, self._shared, windows, anyone.sampling).float()

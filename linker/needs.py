@@ -1,16 +1,20 @@
-"""What finishing needs beside the rows: looked at before any work starts, as it would else be missed hours later."""
+"""What the settings need beside the rows: looked at before any work starts, as it would else be missed hours later."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from linker.backends import check_compiler
 from linker.config import Settings
 from linker.errors import EnvironmentError, SettingsError
+from linker.process import resolved
 
 
 def check_needs(settings: Settings) -> None:
     """Look at what the settings name, and at nothing else. Raises SettingsError for subtitles that nobody can hear;
-    EnvironmentError for whisper's weights, a network, a font or a key that is missing or unusable."""
+    EnvironmentError for a compiler, whisper's weights, a network, a font or a key that is missing or unusable."""
+    if settings.generate.compile and resolved(settings.launch).cluster != "slurm":  # its nodes are looked at there
+        check_compiler()
     if settings.language.whisper:
         from linker.backends import find_whisper
 

@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,9 @@ class Queue:
         self._clock, self._ledger_due = time.monotonic(), 0.0
         self.limit = len(self.rows)  # rows at a time; halved when memory runs out
 
-    def claim(self) -> Lease | None:
-        """The next row that nobody has; None when there is none for now. A row that failed before is made alone."""
+    def claim(self, fits: Callable[[dict[str, Any]], bool] = lambda row: True) -> Lease | None:
+        """The next row that nobody has and that `fits`; None when there is none for now. A row that failed before is
+        made alone."""
         self.tick()
         if len(self.held) >= max(self.limit, 1) or any(lease.alone for lease in self.held.values()):
             return None
@@ -81,7 +82,7 @@ class Queue:
         for clip in list(self._pending):
             if self.entry(clip):
                 self._pending.remove(clip)
-            elif lease := self._taken(clip):
+            elif fits(self.rows[clip]) and (lease := self._taken(clip)):
                 return lease
         return None
 

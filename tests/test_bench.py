@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from linker.bench import BENCHMARKS, main
+from linker.bench import BENCHMARKS, main, processes
+from linker.config import GenerateSettings
 from linker.errors import SettingsError
 
 
@@ -22,3 +23,20 @@ def test_a_base_step_and_frame_cost_at_most_what_was_promised(tmp_path: Path, ca
 def test_an_unknown_benchmark_is_named() -> None:
     with pytest.raises(SettingsError, match=", ".join(BENCHMARKS)):
         main(["speed"], None)
+
+
+def test_what_was_measured_before_a_failure_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> dict[str, float]:
+        raise RuntimeError("a benchmark's process failed")
+
+    monkeypatch.setitem(BENCHMARKS, "one", lambda: {"seconds": 1.5})
+    monkeypatch.setitem(BENCHMARKS, "two", fails)
+    with pytest.raises(RuntimeError):
+        main(["one", "two"], tmp_path / "bench.json")
+    assert json.loads((tmp_path / "bench.json").read_text()) == {"one": {"seconds": 1.5}}
+
+
+def test_startup_says_when_nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(processes, "GenerateSettings", lambda: GenerateSettings(weights=str(tmp_path)))
+    with pytest.raises(RuntimeError, match=r"exit code 3: .*no lingualinker\.json"):
+        processes.startup()

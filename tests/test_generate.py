@@ -278,16 +278,62 @@ def test_memory_that_runs_out_halves_the_rows_together(
 
 
 def test_rows_of_other_presets_wait_for_their_own_batch(folder: Folder, settings: GenerateSettings) -> None:
+    """Each is denoised by its own preset: as alone in the same three places."""
     loose = settings.model_copy(update={"steps": None, "guidance_scale": None, "rows_together": 3})
-    presets = ("draft", "quality", "draft", "balanced")
-    folder.rows(*({"clip": f"r{i}", "seed": i, "preset": preset} for i, preset in enumerate(presets)))
+    rows = [{"clip": f"r{i}", "seed": i, "preset": p} for i, p in enumerate(("draft", "quality", "draft", "balanced"))]
+    folder.rows(*rows)
     entries = folder.make(loose)
     assert [entry["sampling"]["steps"] for entry in entries.values()] == [1, 4, 1, 2]
+    together = {clip: folder.digest(entry) for clip, entry in entries.items()}
+    for row in rows:
+        folder.rows(row)
+        assert folder.digest(folder.make(loose)[row["clip"]]) == together[row["clip"]], row["clip"]
+
+
+def test_a_row_that_fits_passes_one_that_does_not(
+    folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No seat stays empty while a row waits that could be denoised there."""
+    loose = settings.model_copy(update={"steps": None, "guidance_scale": None, "rows_together": 2})
+    folder.rows(*({"clip": f"r{i}", "preset": preset} for i, preset in enumerate(("draft", "quality", "draft"))))
+    seated: list[set[str]] = []
+    denoise = room.Batch.denoise
+    monkeypatch.setattr(
+        room.Batch,
+        "denoise",
+        lambda batch, seats: seated.append({clip.lease.clip for clip in seats if clip}) or denoise(batch, seats),
+    )
+    assert {entry["state"] for entry in folder.make(loose).values()} == {"done"}
+    assert seated[:3] == [{"r0", "r2"}] * 3
 
 
 def test_the_row_says_how_much_memory_was_taken(folder: Folder, settings: GenerateSettings) -> None:
     folder.rows({})
     assert 50 < folder.make(settings)["a"]["peak_memory_mb"] < 100_000
+
+
+def test_a_net_that_cannot_be_compiled_is_no_rows_fault(
+    folder: Folder, settings: GenerateSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A compiler that fails, then none: the step ends with what is wrong, and the row stays to be made."""
+
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def fails(*_: object) -> None:
+        raise BackendCompilerFailed(fails, RuntimeError("C++ compile error: Python.h is missing"), None)
+
+    folder.rows({})
+    compiled = settings.model_copy(update={"compile": True})
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    with pytest.raises(EnvironmentError, match=r"found no C\+\+ compiler"):
+        folder.make(compiled)
+    monkeypatch.setattr("linker.engine.compile_nets", lambda model: None)
+    sample = room.sample_windows
+    monkeypatch.setattr(room, "sample_windows", fails)
+    with pytest.raises(EnvironmentError, match=r"compile the nets .*Python\.h is missing"):
+        folder.make(compiled)
+    monkeypatch.setattr(room, "sample_windows", sample)
+    assert folder.make(settings)["a"]["state"] == "done"
 
 
 def test_the_mini_has_no_tiny_decoder_and_says_so(folder: Folder, settings: GenerateSettings) -> None:

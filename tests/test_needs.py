@@ -36,6 +36,23 @@ def test_what_is_missing_is_named(
         check_needs(Settings.model_validate(told))
 
 
+def test_compiling_needs_a_compiler_where_this_machine_generates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SLURM it is the nodes that need one."""
+    wanted = Settings.model_validate({"generate": {"compile": True}})
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EnvironmentError, match=r"generate\.compile: found no C\+\+ compiler 'g\+\+'; install it"):
+        check_needs(wanted)
+    for name in ("sbatch", "my-cxx"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    check_needs(Settings.model_validate({"generate": {"compile": True}, "launch": {"cluster": "slurm"}}))
+    monkeypatch.setenv("CXX", "my-cxx")
+    check_needs(wanted)
+
+
 def test_what_is_there_is_enough(tmp_path: Path) -> None:
     identity = make_identity()
     files = {name: tmp_path / name for name in ("c.pem", "k.pem", "w.pt", "n.pth")}

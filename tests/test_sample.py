@@ -94,6 +94,16 @@ def test_every_sampler_gives_the_same_frames_again(model: LinguaLinker, clip: Cl
     assert torch.isfinite(first).all()
 
 
+@pytest.mark.parametrize("steps", [1, 50, 51, 333, 1000])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_takes_every_number_of_steps(sampler: str, steps: int) -> None:
+    """As many as asked, from the last timestep down; also more than a distillation's 50."""
+    times = make_scheduler(sampler, steps).timesteps
+    assert len(times) == steps
+    assert times[0] == 999
+    assert (times.diff() < 0).all()
+
+
 def test_a_clip_continues_where_it_stopped(model: LinguaLinker, clip: ClipConditions) -> None:
     whole = made(model, clip)
     rest = made(model, clip, first=1, before=whole[:, :12])

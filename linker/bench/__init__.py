@@ -30,14 +30,15 @@ BENCHMARKS: dict[str, Callable[[], Figures]] = {
 
 
 def main(names: list[str], target: Path | None) -> None:
-    """Run the named benchmarks (all without names), print a table, and write one JSON object a name to `target`."""
+    """Run the named benchmarks (all without names), print a table, and write one JSON object a name to `target`, each
+    as soon as it is there."""
     unknown = sorted(set(names) - set(BENCHMARKS))
     if unknown:
         raise SettingsError(f"bench {unknown[0]}: found no such benchmark; there are {', '.join(BENCHMARKS)}")
-    results = {}
+    results: dict[str, Figures] = {}
     for name in names or list(BENCHMARKS):
         results[name] = BENCHMARKS[name]()
         for figure, value in results[name].items():
             print(f"{name:10} {figure:36} {value:>10}", flush=True)
-    if target:
-        write_json(target, results)
+        if target:
+            write_json(target, results)

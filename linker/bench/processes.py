@@ -38,7 +38,7 @@ def batch() -> Figures:
 
 def startup() -> Figures:
     """Seconds from a process's start to its first window with the embedded weights: with its files dropped from the
-    page cache as far as the system lets it, and again."""
+    page cache as far as the system lets it, and again. Raises RuntimeError when a process fails."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
@@ -47,10 +47,13 @@ def startup() -> Figures:
                 forget_files()
             began = time.perf_counter()
             process = started(Path(folder), name, [0], GenerateSettings())
+            told = []
             for line in process.stderr or ():
+                told.append(line)
                 if " window 1/" in line:
                     found[f"{name}_s"] = round(time.perf_counter() - began, 2)
             process.wait()
+            check_ended(process, "".join(told))
     return found
 
 
@@ -87,10 +90,14 @@ def measured(processes: list[subprocess.Popen[str]]) -> Figures:
     for process in processes:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"a benchmark's process failed: {process.stderr.read() if process.stderr else ''}")
+        check_ended(process, process.stderr.read() if process.stderr else "")
         peak_mb += usage.ru_maxrss / 1024
     return {"seconds": round(time.perf_counter() - began, 1), "peak_mb": round(peak_mb)}
+
+
+def check_ended(process: subprocess.Popen[str], told: str) -> None:
+    if process.returncode:
+        raise RuntimeError(f"a benchmark's process failed with exit code {process.returncode}: {told}")
 
 
 def forget_files() -> None:
