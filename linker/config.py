@@ -145,7 +145,10 @@ class GenerateSettings(Group):
         False, description="torch.compile the denoising net: minutes at first, then kept; needs a C++ compiler"
     )
     shards: int = Field(
-        1, ge=1, le=1000, description="groups of rows; each loads the model once and is one worker's work"
+        1,
+        ge=1,
+        le=1000,
+        description="groups of rows, each made by its own workers; finishing begins when a group is made",
     )
 
 

@@ -22,7 +22,7 @@ from linker.needs import check_needs
 from linker.plan import make_plan, media_faults, to_json, to_text
 from linker.process import resolved
 from linker.records import Manifest, Row
-from linker.run import Order, order, run_curation, run_training, run_workflow, trained_card
+from linker.run import Order, find_profile, order, run_curation, run_training, run_workflow, trained_card
 from linker.status import RowState, counts, read_states, table
 from linker.train.presets import refuse_useless_training
 
@@ -231,7 +231,8 @@ def verify(options: argparse.Namespace) -> int:
     """Compare deliverables and their inputs with what was recorded when they were made; make one again and compare."""
     from linker.verify import verify_folder
 
-    return verify_folder(options.folder, options.clip)
+    profile = find_profile(options.profile) if options.profile else None
+    return verify_folder(Path(os.path.abspath(options.folder)), options.clip, profile)
 
 
 def _order(options: argparse.Namespace) -> Order:
@@ -302,13 +303,14 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", help="benchmarks")
+    parser.add_argument("names", nargs="*", help="benchmarks (all but overhead_1000 and overhead_10000)")
     parser.add_argument("--json", type=Path, help="write the figures there")
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="a results folder")
     parser.add_argument("--clip", default="", help="the clip that is made again (the shortest)")
+    parser.add_argument("--profile", default="", help="where it is made, such as slurm (here)")
 
 
 VERBS: dict[str, tuple[Arguments, Verb]] = {

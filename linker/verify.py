@@ -6,33 +6,36 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from linker.config import REGIONS, LaunchSettings
+from linker.config import REGIONS, LaunchSettings, read_group
 from linker.errors import EnvironmentError, LinkerError
-from linker.layers import settings_of
+from linker.layers import layered, settings_of
 from linker.manifest import read_manifest
 from linker.media import Undecodable, frame_md5, pcm_md5
 from linker.records import Row, read_json, sha256_file
 from linker.run import Order, run_workflow
 
 MAKING = ("weights", "code", "dtype", "device", "decoder", "seed", "sampling")  # what of "generation" decides frames
+MADE_WITH = ("dtype", "decoder", "rows_together", "compile")  # what of it is a setting, beside "sampling"
+HERE = LaunchSettings(cluster="debug")
 
 
-def verify_folder(results: Path, clip: str = "") -> int:
-    """Compare every deliverable with its sidecar, and make one again: `clip`, or the shortest. Prints one line for each
-    thing that differs; 0 when nothing does, 4 otherwise. Raises EnvironmentError."""
+def verify_folder(results: Path, clip: str = "", profile: Path | None = None) -> int:
+    """Compare every deliverable with its sidecar, and make one again: `clip`, or the shortest; here, or where a profile
+    says. Prints one line for each thing that differs; 0 when nothing does, 4 otherwise. Raises EnvironmentError."""
     sidecars = sorted(results.glob("videos/*.json"))
     if not sidecars:
         raise EnvironmentError(f"{results}: found no videos/*.json; give a results folder with deliverables")
     rows = _rows(results)
     faults = {path.stem: list(_faults(path, rows.get(path.stem))) for path in sidecars}
     if again := _chosen(sidecars, clip, {name for name, found in faults.items() if not found} & rows.keys()):
-        faults[again.stem] += _remade_faults(results, again, rows[again.stem])
+        faults[again.stem] += _remade_faults(again, _recorded_order(results, again, profile), rows[again.stem])
     for clip, found in faults.items():
         for fault in found:
             print(f"{clip}: {fault}")
@@ -71,16 +74,30 @@ def _chosen(sidecars: list[Path], clip: str, good: set[str]) -> Path | None:
     return min(found, key=lambda path: (read_json(path).get("frames", 0), path.stem), default=None)
 
 
-def _remade_faults(results: Path, sidecar: Path, row: Row) -> Iterator[str]:
-    """How a clip differs that is made once more from its row and the recorded settings, in a folder of its own."""
+def _recorded_order(results: Path, sidecar: Path, profile: Path | None) -> Order:
+    """How the clip was made: what its sidecar tells of generating and finishing, and the last run's settings of the
+    steps before."""
+    recorded, last = read_json(sidecar), results / "settings.yaml"
+    settings = settings_of(yaml.safe_load(last.read_text(encoding="utf-8")), str(last))
+    made = recorded["generation"]
+    decided = {**made["sampling"], **{key: made[key] for key in MADE_WITH}, "shards": 1}
+    told = {
+        "generate": read_group("generate", {**settings.generate.model_dump(), **decided}, str(sidecar)),
+        "finish": read_group("finish", recorded["finish"], str(sidecar)),
+        "launch": settings_of(layered(profile, None, []), str(profile)).launch if profile else HERE,
+    }
+    return Order(results, results, settings.model_copy(update=told), profile)
+
+
+def _remade_faults(sidecar: Path, order: Order, row: Row) -> Iterator[str]:
+    """How a clip differs that is made once more, in a folder of its own; where a profile sends jobs elsewhere, it lies
+    within the results, which they see."""
     print(f"{row.clip}: made again to compare", file=sys.stderr)
-    recorded = yaml.safe_load((results / "settings.yaml").read_text(encoding="utf-8"))
-    settings = settings_of(recorded, str(results / "settings.yaml"))
-    here = settings.model_copy(update={"launch": LaunchSettings(cluster="debug")})
-    with tempfile.TemporaryDirectory(prefix="linker-verify-") as folder:
-        manifest, target = Path(folder, "row.jsonl"), Path(folder, "results")
-        manifest.write_text(json.dumps(_fields(row)) + "\n", encoding="utf-8")
-        code, made = run_workflow(Order(manifest, target, here)), target / "videos" / sidecar.name
+    with tempfile.TemporaryDirectory(prefix="verify-", dir=order.results / ".linker" if order.profile else None) as at:
+        manifest, target = Path(at, "row.jsonl"), Path(at, "results")
+        manifest.write_text(json.dumps(_fields(row, read_json(sidecar)["generation"])) + "\n", encoding="utf-8")
+        code = run_workflow(replace(order, manifest=manifest, results=target))
+        made = target / "videos" / sidecar.name
         if code or not made.is_file():
             yield "could not be made again; what was said above tells why"
             return
@@ -90,11 +107,12 @@ def _remade_faults(results: Path, sidecar: Path, row: Row) -> Iterator[str]:
             yield f"made again: {name} {found[name]}, recorded {wanted[name]}{_reasons(wanted, found)}"
 
 
-def _fields(row: Row) -> dict[str, Any]:
-    """A row as a line of a manifest."""
-    told: dict[str, Any] = {"clip": row.clip, "portrait": str(row.portrait), "audio": str(row.audio), "seed": row.seed}
-    told |= {f"scale_{region}": value for region, value in zip(REGIONS, row.scales, strict=True)}
-    told |= {f"range_{region}": value for region, value in zip(REGIONS, row.ranges, strict=True)}
+def _fields(row: Row, made: dict[str, Any]) -> dict[str, Any]:
+    """A row as a line of a manifest, with the numbers that it was made with."""
+    told: dict[str, Any] = {"clip": row.clip, "portrait": str(row.portrait), "audio": str(row.audio)}
+    told |= {"seed": made["seed"], "subtitles": str(row.subtitles or "")}
+    told |= {f"scale_{region}": value for region, value in zip(REGIONS, made["scales"], strict=True)}
+    told |= {f"range_{region}": value for region, value in zip(REGIONS, made["ranges"], strict=True)}
     names = ("language", "face", "preset", "title", "consent_ref", "licence_ref")
     return told | {name: getattr(row, name) for name in names}
 

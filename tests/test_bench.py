@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from linker.bench import BENCHMARKS, main, processes
+from linker.bench import BENCHMARKS, LONG, main, processes
+from linker.bench.workflow import running
 from linker.config import GenerateSettings
 from linker.errors import SettingsError
 
@@ -18,6 +19,17 @@ def test_a_base_step_and_frame_cost_at_most_what_was_promised(tmp_path: Path, ca
     assert 20 < found["step_guided_tflop"] <= 31
     assert 3 < found["frame_draft_tflop"] <= 5.5
     assert "step_guided_tflop" in capsys.readouterr().out
+
+
+def test_the_long_ones_are_run_by_name_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """With next to no rows in place of a thousand."""
+    monkeypatch.setitem(LONG, "overhead_1000", lambda: running(2))
+    monkeypatch.setattr("linker.bench.BENCHMARKS", {"short": lambda: {"figure": 1.0}})
+    main([], None)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["short"]
+    main(["overhead_1000"], None)
+    figures = [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+    assert figures == [f"run_2_rows_{name}" for name in ("s_a_row", "cpu_s_a_row", "mb")]
 
 
 def test_an_unknown_benchmark_is_named() -> None:

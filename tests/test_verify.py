@@ -11,6 +11,7 @@ import pytest
 from film import film
 
 from linker import verify
+from linker.cli import main
 from linker.errors import EnvironmentError
 from linker.manifest import read_manifest
 from linker.media import frame_md5, pcm_md5, write_wav
@@ -27,17 +28,21 @@ def deliver(video: Path, audio: Path, level: int) -> None:
 
 def recorded_of(video: Path, torch: str) -> dict[str, Any]:
     told: dict[str, Any] = {"video": video.name, "frame_md5": frame_md5(video), "pcm_md5": pcm_md5(video)}
-    return {**told, "generation": {"seed": 7}, "versions": {"torch": torch}}
+    sampling = {"steps": 3, "guidance_scale": 1.5, "sampler": "unipc", "background_strength": 0.5}
+    made = {"seed": 7, "scales": [1.0, 0.5, 1.0], "ranges": [1.0, 1.0, 0.8], "sampling": sampling, "rows_together": 2}
+    made |= {"dtype": "float32", "decoder": "codec", "compile": False}
+    return {**told, "finish": {"crf": 21}, "generation": made, "versions": {"torch": torch}}
 
 
 @pytest.fixture
 def results(tmp_path: Path, write_manifest: Callable[..., Path]) -> Path:
     """A results folder with one deliverable that is as recorded."""
-    manifest = write_manifest("clip,portrait,audio,seed,scale_mouth,preset\na,p.png,a.wav,7,0.5,draft\n")
+    manifest = write_manifest("clip,portrait,audio,seed,scale_mouth,preset\na,p.png,a.wav,,2,draft\n")
     write_wav(tmp_path / "a.wav", np.sin(np.arange(3840) / 9).astype(np.float32) / 4, 16_000)
     folder = tmp_path / "out"
     (folder / "videos").mkdir(parents=True)
-    (folder / "settings.yaml").write_text(f"manifest: {manifest}\nfinish: {{crf: 21}}\n")
+    settings = "finish: {crf: 30}\ngenerate: {steps: 9, seed: 8}\n"
+    (folder / "settings.yaml").write_text(f"manifest: {manifest}\n{settings}")
     video = folder / "videos" / "a.mp4"
     deliver(video, tmp_path / "a.wav", 90)
     inputs = {"portrait": tmp_path / "p.png", "audio": tmp_path / "a.wav"}
@@ -51,16 +56,18 @@ ORDERS: list[Row] = []
 
 
 @pytest.fixture(autouse=True)
-def made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]:
+def made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """In place of the workflow: a clip made again, of one row, in a folder of its own. {"level": grey, "code": exit}"""
-    how = {"level": 90, "code": 0}
+    how = {"level": 90, "code": 0, "cluster": "debug"}
     ORDERS.clear()
 
     def run(order: Order) -> int:
         [row] = read_manifest(order.manifest).rows
         ORDERS.append(row)
-        assert (order.settings.launch.cluster, order.settings.finish.crf) == ("debug", 21)
-        assert tmp_path not in order.results.parents
+        generate = order.settings.generate
+        assert (order.settings.launch.cluster, order.settings.finish.crf) == (how["cluster"], 21)
+        assert (generate.steps, generate.sampler, generate.dtype, generate.rows_together) == (3, "unipc", "float32", 2)
+        assert (tmp_path in order.results.parents) == (how["cluster"] == "slurm")
         (order.results / "videos").mkdir(parents=True)
         video = order.results / "videos" / f"{row.clip}.mp4"
         deliver(video, row.audio, how["level"])
@@ -77,11 +84,11 @@ def test_what_is_as_recorded_passes(results: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_clip_is_made_again_from_its_row_and_compared(
-    results: Path, made_again: dict[str, int], capsys: pytest.CaptureFixture[str]
+    results: Path, made_again: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As recorded; with other frames, and what else differs; or not at all."""
+    """By the sidecar, not by what the manifest and the settings say since; with other frames; or not at all."""
     assert verify_folder(results, "a") == 0
-    assert [(row.clip, row.seed, row.scales, row.preset) for row in ORDERS] == [("a", 7, (1.0, 0.5, 1.0), "draft")]
+    assert [(row.seed, row.scales, row.ranges) for row in ORDERS] == [(7, (1, 0.5, 1), (1, 1, 0.8))]
     assert "a: made again to compare" in capsys.readouterr().err
     made_again["level"] = 200
     assert verify_folder(results) == 4
@@ -91,6 +98,15 @@ def test_a_clip_is_made_again_from_its_row_and_compared(
     made_again["code"] = 3
     assert verify_folder(results) == 4
     assert capsys.readouterr().out == "a: could not be made again; what was said above tells why\n"
+
+
+def test_a_clip_is_made_again_where_the_profile_says(results: Path, made_again: dict[str, Any]) -> None:
+    """Its folder lies within the results, which all nodes see, and goes when it is done."""
+    made_again["cluster"] = "slurm"
+    (results / ".linker").mkdir()
+    assert main(["verify", str(results), "--profile", "slurm"]) == 0
+    assert len(ORDERS) == 1
+    assert not list((results / ".linker").iterdir())
 
 
 def test_a_changed_input_is_told(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,8 @@ SIGHT_S = 0.2  # how often memory is looked at
 
 
 def overhead() -> dict[str, float]:
-    """Planning 100, 1,000 and 10,000 rows of as few portraits and audios as there can be; running 100 rows whole."""
+    """Planning 100, 1,000 and 10,000 rows of as few portraits and audios as there can be; running 100 rows whole. More
+    rows are run on request: overhead_1000 takes some ten minutes, overhead_10000 over an hour."""
     found: dict[str, float] = {}
     for rows in PLANNED:
         found |= planning(rows)
@@ -39,7 +40,7 @@ def planning(rows: int) -> dict[str, float]:
 
 
 def running(rows: int) -> dict[str, float]:
-    """By itself, for more rows: `python -c "from linker.bench.workflow import running; print(running(1000))"`."""
+    """Rows of trivial steps, from the command's start to its end."""
     with tempfile.TemporaryDirectory() as folder:
         shop = _shop(Path(folder))
         words = ["run", _manifest(shop, rows), "--results", shop.results]
