@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from linker.errors import EnvironmentError
 
 LABEL_SHARE = 0.05  # height of a label's letters, of the shorter side: the least that is asked for anywhere
 SLIVER_PX = 8  # gaps up to this, from rounding to even sides, continue the picture's border
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 PADDING_LIGHT = 0.55  # of the blurred picture: darker than the picture itself, so that eyes stay on that
 
 
@@ -43,9 +46,9 @@ class Canvas:
     def _burn(self, frame: np.ndarray) -> None:
         assert self.label is not None
         height, width = self.label.shape[:2]
-        gap = height // 3
-        place = frame[gap : gap + height, max(frame.shape[1] - gap - width, 0) : frame.shape[1] - gap]
-        colour, weight = self.label[:, -place.shape[1] :, :3], self.label[:, -place.shape[1] :, 3:]
+        gap = _letter_px(self.size) // 2
+        place = frame[gap : gap + height, frame.shape[1] - gap - width : frame.shape[1] - gap]
+        colour, weight = self.label[..., :3], self.label[..., 3:]
         place[:] = (colour * weight + place * (1 - weight) + 0.5).astype(np.uint8)
 
 
@@ -61,7 +64,7 @@ def make_canvas(still: np.ndarray, placement: Placement, settings: FinishSetting
     """The frame for pictures of the placement's size; `still` uint8 (h,w,3) is what a blurred padding shows."""
     width, height = frame_size(placement, settings)
     padding = _padding(still, (width, height), settings.fill)
-    label = draw_label(settings.label, settings.label_font, min(width, height)) if settings.label else None
+    label = draw_label(settings.label, settings.label_font, (width, height)) if settings.label else None
     return Canvas(padding, label)
 
 
@@ -96,19 +99,61 @@ def _padding(still: np.ndarray, size: tuple[int, int], fill: str) -> np.ndarray:
     return cv2.resize(blurred, size, interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
 
 
-def draw_label(text: str, font_file: str, shorter_px: int) -> np.ndarray:
-    """White letters on a dark plate, float32 (h,w,4). Raises EnvironmentError for a font that cannot be used."""
-    size = max(round(shorter_px * LABEL_SHARE), 8)
-    font = _font(font_file, size)
-    left, _, right, _ = font.getbbox(text)
-    inset = size // 2
-    plate = Image.new("RGBA", (round(right - left) + 2 * inset, size + inset), (0, 0, 0, 150))
+def draw_label(text: str, font_file: str, frame: tuple[int, int]) -> np.ndarray:
+    """White letters on a dark plate for a frame of this width and height, float32 (h,w,4), in as many lines as needed.
+
+    Raises EnvironmentError for a font that cannot be used, or has not all the letters.
+    """
+    size = _letter_px(frame)
+    font, inset = _font(font_file, size), size // 2
+    _refuse_missing(text, font, font_file)
+    lines = _lines(text, font, frame[0] - 2 * (size // 2) - 2 * inset)
+    width = math.ceil(max(font.getlength(line) for line in lines)) + 2 * inset
+    plate = Image.new("RGBA", (width, inset + size * len(lines)), (0, 0, 0, 150))
     draw = ImageDraw.Draw(plate)
-    draw.text((plate.width / 2, plate.height / 2), text, font=font, fill=(255, 255, 255, 255), anchor="mm")
+    for number, line in enumerate(lines):
+        middle = inset / 2 + size * (number + 0.5)
+        draw.text((plate.width / 2, middle), line, font=font, fill=(255, 255, 255, 255), anchor="mm")
     return np.asarray(plate, np.float32) / np.array([1, 1, 1, 255], np.float32)
 
 
-def _font(font_file: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _letter_px(frame: tuple[int, int]) -> int:
+    return max(round(min(frame) * LABEL_SHARE), 8)
+
+
+def _lines(text: str, font: Font, room_px: float) -> list[str]:
+    """The text in lines that fit: broken between words, and within a word only where it is longer than a line."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if font.getlength(joined) <= room_px:
+            lines[-1] = joined
+            continue
+        lines.append("")
+        for letter in word:
+            if lines[-1] and font.getlength(lines[-1] + letter) > room_px:
+                lines.append("")
+            lines[-1] += letter
+    return [line for line in lines if line] or [""]
+
+
+def _refuse_missing(text: str, font: Font, font_file: str) -> None:
+    """A font draws one and the same sign, or nothing at all, for every letter that it lacks."""
+    missing = {_drawn(letter, font) for letter in ("\uffff", "\U000f0000")}
+    letters = [letter for letter in dict.fromkeys(text) if unicodedata.category(letter)[0] not in "ZC"]
+    if lacking := [letter for letter in letters if (drawn := _drawn(letter, font)) in missing or not any(drawn[1])]:
+        found = f"{font_file or 'the built-in font'} has no {' '.join(lacking)}"
+        raise EnvironmentError(
+            f"finish.label: {found}; set finish.label_font to a font file (.ttf, .otf) of that script"
+        )
+
+
+def _drawn(letter: str, font: Font) -> tuple[tuple[int, int], bytes]:
+    mask = font.getmask(letter)
+    return mask.size, bytes(mask)
+
+
+def _font(font_file: str, size: int) -> Font:
     if not font_file:
         return ImageFont.load_default(size)
     try:

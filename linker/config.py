@@ -206,7 +206,9 @@ class FinishSettings(Group):
     )
     transcribe: bool = Field(False, description="subtitles by whisper (language.whisper) for rows that name none")
     label: str = Field("", max_length=60, description="text burned in at the top right, for example AI-generated")
-    label_font: str = Field("", description="font file (.ttf, .otf) for labels in scripts that are not Latin")
+    label_font: str = Field(
+        "", description="font file (.ttf, .otf) for labels with other letters than those of English"
+    )
     name: str = Field(
         "{clip}",
         pattern=r"^([a-z0-9._-]|\{(clip|language|portrait|audio|seed|aspect|fps)\})+$",

@@ -23,14 +23,15 @@ RESTORED_PX = 512  # what networks that restore faces were trained on
 Enlarge = Callable[[np.ndarray], np.ndarray]  # uint8 (S,S,3) -> uint8 (side,side,3)
 
 
-def load_network(path: Path) -> Any:
-    """A network that spandrel knows, in half precision on a GPU; its file runs no code. Raises EnvironmentError."""
+def load_network(path: Path, on_gpu: bool = True) -> Any:
+    """A network that spandrel knows, in half precision on a GPU where one is wanted and there; its file runs no code.
+    Raises EnvironmentError."""
     import torch
 
     with _torchvision_or_less():
         import spandrel
     weights = _read_weights(path)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
     try:
         network: Any = spandrel.ModelLoader(device).load_from_state_dict(spandrel.canonicalize_state_dict(weights))
     except (spandrel.UnsupportedModelError, KeyError, ValueError, RuntimeError) as error:

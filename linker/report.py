@@ -165,7 +165,7 @@ def _benchmark(path: Path) -> float | None:
 def _poster(video: Path, page: Path) -> str:
     """A small JPEG of a video as an address that holds it (data:), '' where there is none to draw; drawn again only
     when the video is newer."""
-    poster = page.parent / "posters" / f"{video.stem}.jpg"
+    poster = page.parent / "posters" / f"{video.parent.name}-{video.stem}.jpg"
     if not video.is_file():
         return ""
     if _is_older(poster, video):

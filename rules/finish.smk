@@ -6,6 +6,7 @@ Outputs: clips/{clip}/ stable.mkv, steadiness.json, upscaled.mkv, delivered.json
 The viewer hears the row's own audio, not the 16 kHz copy that the model hears. Of a deliverable nothing is declared but a note,
 written last, that it is there: a job that fails loses its declared outputs, and the last good video, with its sidecar, must
 survive a failed rerun.
+Upscaling by a network takes a GPU where there is one: one clip at a time (`resources` in the profile), beside the workers.
 """
 
 
@@ -41,6 +42,7 @@ rule upscale_video:
     input:
         stable="clips/{clip}/stable.mkv",
         crop=of_portrait("crop.json"),
+        weights=upscaler_files(),
     output:
         upscaled="clips/{clip}/upscaled.mkv",
     log:
@@ -53,7 +55,9 @@ rule upscale_video:
     resources:
         mem_mb=4000,
         runtime=120,
+        gpu=upscaler_gpus(),
     params:
+        weights=[identity(path) for path in upscaler_files()],
         settings=token(SETTINGS.upscale),
         finish=token(SETTINGS.finish.geometry),
     message:

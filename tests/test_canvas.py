@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linker.canvas import draw_label, frame_size, make_canvas
+from linker.canvas import Canvas, draw_label, frame_size, make_canvas
 from linker.compose import place
 from linker.config import FinishSettings
 from linker.errors import EnvironmentError
@@ -67,7 +67,28 @@ def test_a_label_is_in_the_corner_and_large_enough() -> None:
 def test_a_font_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.ttf").write_text("no font")
     with pytest.raises(EnvironmentError, match="label_font"):
-        draw_label("AI", str(tmp_path / "a.ttf"), 400)
+        draw_label("AI", str(tmp_path / "a.ttf"), (400, 400))
+
+
+@pytest.mark.parametrize("size", [(226, 400), (400, 226), (128, 128), (1080, 1920)])
+@pytest.mark.parametrize("text", ["AI", "This video shows a person who never said this: AI-generated", "W" * 60])
+def test_a_label_fits_whole(size: tuple[int, int], text: str) -> None:
+    label = draw_label(text, "", size)
+    letters = max(round(min(size) * 0.05), 8)
+    assert label.shape[1] <= size[0] - letters // 2 * 2
+    assert letters < label.shape[0] < size[1] // 2
+    ink = label[..., 0] > 128
+    assert not ink[[0, -1]].any()
+    assert not ink[:, [0, -1]].any()
+    Canvas(np.zeros((size[1], size[0], 3), np.uint8), label).lay(np.zeros((size[1], size[0], 3), np.uint8))
+
+
+def test_a_font_without_the_letters_is_named() -> None:
+    with pytest.raises(
+        EnvironmentError, match=r"finish\.label: the built-in font has no 生 成; set finish\.label_font"
+    ):
+        draw_label("AI 生成", "", (400, 400))
+    draw_label('Made by AI: 100 % (v2) - "not real"', "", (400, 400))
 
 
 def test_names_by_template(write_manifest) -> None:  # type: ignore[no-untyped-def]

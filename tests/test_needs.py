@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from test_upscale import write_network
 
 from linker.config import Settings
 from linker.errors import EnvironmentError, LinkerError, SettingsError
@@ -17,6 +18,8 @@ BAD = [
     ({"finish": {"transcribe": True}}, SettingsError, "set language.whisper"),
     ({"language": {"whisper": "{gone}.pt"}}, EnvironmentError, "whisper weights"),
     ({"upscale": {"weights": "{gone}"}}, EnvironmentError, r"upscale\.weights .*no such file"),
+    ({"upscale": {"weights": "{odd}"}}, EnvironmentError, r"upscale\.weights .*cannot be read as weights"),
+    ({"finish": {"label": "生成"}}, EnvironmentError, r"finish\.label: .* has no 生 成"),
     ({"finish": {"label": "AI", "label_font": "{gone}"}}, EnvironmentError, r"finish\.label_font"),
     ({"provenance": {"certificate": "{gone}"}}, EnvironmentError, "belong together"),
     ({"provenance": {"certificate": "{gone}", "private_key": "{gone}"}}, EnvironmentError, "needed PEM files"),
@@ -27,9 +30,13 @@ BAD = [
 def test_what_is_missing_is_named(
     tmp_path: Path, groups: dict[str, dict[str, object]], kind: type[LinkerError], words: str
 ) -> None:
-    gone = str(tmp_path / "gone")
+    gone, odd = str(tmp_path / "gone"), tmp_path / "odd"
+    odd.write_bytes(b"weights")
     told = {
-        group: {key: value.replace("{gone}", gone) if isinstance(value, str) else value for key, value in keys.items()}
+        group: {
+            key: value.replace("{gone}", gone).replace("{odd}", str(odd)) if isinstance(value, str) else value
+            for key, value in keys.items()
+        }
         for group, keys in groups.items()
     }
     with pytest.raises(kind, match=words):
@@ -58,8 +65,8 @@ def test_what_is_there_is_enough(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in ("c.pem", "k.pem", "w.pt", "n.pth")}
     files["c.pem"].write_bytes(identity.certificates)
     files["k.pem"].write_bytes(identity.private_key)
-    for name in ("w.pt", "n.pth"):
-        files[name].write_bytes(b"weights")
+    files["w.pt"].write_bytes(b"weights")
+    write_network(files["n.pth"])
     groups = {
         "provenance": {"certificate": str(files["c.pem"]), "private_key": str(files["k.pem"])},
         "language": {"whisper": str(files["w.pt"])}, "upscale": {"weights": str(files["n.pth"])},

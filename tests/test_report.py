@@ -210,7 +210,7 @@ def test_a_broken_video_has_no_poster_and_stops_nothing(results: Results) -> Non
 
 def test_a_poster_is_drawn_again_only_when_the_video_is_newer(results: Results) -> None:
     results.run()
-    poster = results.page.parent / "posters" / "good.jpg"
+    poster = results.page.parent / "posters" / "videos-good.jpg"
     first = poster.stat().st_mtime_ns
     results.run()
     assert poster.stat().st_mtime_ns == first

@@ -80,6 +80,23 @@ def write_network(path: Path, kind: str = "compact", gain: float = 0.02) -> Path
     return path
 
 
+def write_spandrel(path: Path, name: str) -> Path:
+    """A tiny random SwinIR (x2), or RestoreFormer, which restores faces: in the layouts of their releases."""
+    torch.manual_seed(0)
+    load_network(write_network(path.with_name("first.pth")))  # imports spandrel without torchvision
+    from spandrel.architectures.RestoreFormer import RestoreFormer
+    from spandrel.architectures.SwinIR import SwinIR
+
+    if name == "swinir":
+        net = SwinIR(img_size=16, embed_dim=12, depths=[2, 2], num_heads=[2, 2], window_size=8, mlp_ratio=2, upscale=2,
+                     upsampler="pixelshuffle", resi_connection="1conv")  # fmt: skip
+    else:
+        net = RestoreFormer(n_embed=16, embed_dim=32, ch=32, ch_mult=(1, 1, 1, 1, 1, 1), num_res_blocks=1,
+                            z_channels=32)  # fmt: skip
+    torch.save({"params": net.state_dict()}, path)
+    return path
+
+
 def flicker(frames: list[np.ndarray], still: np.ndarray) -> float:
     """Energy of the differences between neighbouring frames where nothing moves."""
     stack = np.stack(frames).astype(np.float32)
@@ -129,6 +146,44 @@ def test_colour_and_range_are_kept(tmp_path: Path, kind: str) -> None:
         shown = steady(frame)
         assert (shown.shape, shown.dtype) == ((side, side, 3), np.uint8)
         assert np.abs(shown.mean(axis=(0, 1)) - frame.mean(axis=(0, 1))).max() < 1.5
+
+
+def test_swinir_is_tiled_and_keeps_colours(tmp_path: Path) -> None:
+    frame = noisy_clip(1, 48)[0]
+    network = load_network(write_spandrel(tmp_path / "s.pth", "swinir"))
+    assert (network.architecture.name, network.scale) == ("SwinIR", 2)
+    assert TiledNetwork(network, 24)(frame).shape == (96, 96, 3)
+    shown = Steady(TiledNetwork(network, 24), 80, 3.0)(frame)
+    assert shown.shape == (80, 80, 3)
+    assert np.abs(shown.mean(axis=(0, 1)) - frame.mean(axis=(0, 1))).max() < 1.5
+
+
+def test_a_restorer_of_faces_sees_the_whole_face_at_its_own_size(tmp_path: Path) -> None:
+    frames = noisy_clip(2, 48)
+    network = load_network(write_spandrel(tmp_path / "r.pth", "restoreformer"))
+    tiled = TiledNetwork(network, 24)
+    assert tiled.restores_faces
+    seen: list[tuple[int, ...]] = []
+    network.model.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape)))
+    steady = Steady(tiled, 96, 3.0)
+    for frame in frames:
+        shown = steady(frame)
+        assert (shown.shape, shown.dtype) == ((96, 96, 3), np.uint8)
+        assert np.abs(shown.mean(axis=(0, 1)) - frame.mean(axis=(0, 1))).max() < 1.5
+    assert seen == [(1, 3, 512, 512)] * 2
+
+
+def test_too_little_memory_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> np.ndarray:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(TiledNetwork, "_run", full)
+    scene = Scene(tmp_path)
+    scene.generate(2, noise=0, drift=0)
+    wanted = UpscaleSettings(weights=str(write_network(tmp_path / "n.pth")))
+    with pytest.raises(EnvironmentError, match=r"out of memory; lower upscale\.tile_px \(now 256\)"):
+        upscale_video(scene.generated, scene.crop, tmp_path / "upscaled.mkv", wanted, FinishSettings())
+    assert not (tmp_path / "upscaled.mkv").exists()
 
 
 def test_tiles_make_no_difference(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from zipfile import ZipFile
 
 import pytest
 from conftest import Workshop
+from test_upscale import write_network
 
 from linker import cli, lock
 from linker.config import GenerateSettings
@@ -113,6 +114,19 @@ def test_a_changed_setting_reruns_its_step_and_what_follows(workshop: Workshop) 
     os.utime(workshop.file("s1.wav", "from an old backup"), (1, 1))
     planned = workshop.call("plan", manifest, "--results", workshop.results, "--json")
     assert json.loads(planned.stdout)["jobs_by_rule"]["normalize_audio"] == 1
+
+
+def test_another_upscaling_network_at_the_same_path_upscales_again(workshop: Workshop) -> None:
+    portraits_and_audios(workshop)
+    manifest, weights = workshop.manifest(*LINES[:1]), write_network(workshop.media / "n.pth")
+    words = (manifest, "--results", workshop.results, "--set", f"upscale.weights={weights}")
+    done = workshop.call("run", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(workshop.call("plan", *words, "--json").stdout)["jobs"] == []
+    write_network(weights, gain=0.3)
+    os.utime(weights, (1, 1))  # from an old backup
+    planned = workshop.call("plan", *words, "--json")
+    assert json.loads(planned.stdout)["jobs_by_rule"] == {"upscale_video": 1, "mux_audio": 1}
 
 
 def test_a_results_folder_goes_on_with_the_rules_of_today(workshop: Workshop) -> None:

@@ -16,7 +16,7 @@ from linker.config import CRITIC_DIR, MINI_DIR, ROOT_DIR, token
 from linker.footage import read_footage
 from linker.layers import anchored, settings_of
 from linker.manifest import read_manifest
-from linker.process import resolved
+from linker.process import resolved, visible_gpus
 from linker.records import ID_PATTERN
 from linker.shards import digest, row_delivery, row_token, rows_by_shard, video_names
 from linker.train.presets import start_folder
@@ -201,6 +201,16 @@ def marking(wildcards):
 def launched_threads():
     """All cores where the model runs in this process; one where the job only waits for a worker elsewhere."""
     return workflow.cores if resolved(SETTINGS.launch).cluster == "debug" and workflow.cores else 1
+
+
+def upscaler_files():
+    """The weights of the user's own upscaling network; nothing without one."""
+    return [SETTINGS.upscale.weights] if SETTINGS.upscale.weights else []
+
+
+def upscaler_gpus():
+    """GPUs that upscaling takes where this command runs: a network one, Lanczos none."""
+    return 1 if SETTINGS.upscale.weights and visible_gpus() else 0
 
 
 def write_report():
