@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from linker.config import FPS
-from linker.formats import source_frame
+from linker.formats import BT709, source_frame
 from linker.loudness import CEILING_DB
 from linker.measure import DARK_LUMA, Curves, Measured, Pictures, Sound, envelope, offset_s
 
 PASS, WARN, FAIL, NONE = "pass", "warn", "fail", "not applicable"
-BT709 = (1, 1, 1, 1)  # matrix, primaries, transfer, video range
 CLOCK_S = 0.0015  # Matroska counts milliseconds
 OFFSET_MS = 5.0
 SAME_SOUND = 0.9  # correlation; AAC at 32 kbit/s still reaches it
@@ -27,7 +26,7 @@ FLASH_LEVELS, FLASHES_A_S = 21.9, 3  # a tenth of the range, opposing changes (I
 FACE_WARN, FACE_FAIL = 0.8, 0.5
 MOUTH_MOVES, MOUTH_FOLLOWS, MOUTH_RESTS = 0.5, 0.1, 1.0
 SEAM_WARN, SEAM_FAIL, SEAM_LEVELS = 2.0, 4.0, 3.0  # times the 99th percentile elsewhere; and at least levels of luma
-LOUDNESS_LU, PEAK_SPARE_DB = 1.0, 0.5  # a lossy encoder may add this much to true peaks
+LOUDNESS_LU = 1.0
 CLIPPED = 1e-3
 BACKGROUND = 2.0  # levels squared; x264 itself makes some tenths
 STEADY_SHARE, HEAD_SHARES, COLOUR_DRIFT = 0.2, (0.95, 1.05), 2.0  # of what was generated; levels of 255
@@ -69,6 +68,7 @@ class Ordered:
     mouth_scale: float
     window: int
     anchored_s: tuple[float, ...] = ()
+    colours: tuple[int, ...] = BT709
 
 
 def run_checks(found: Measured, ordered: Ordered) -> list[Check]:
@@ -87,6 +87,13 @@ def run_checks(found: Measured, ordered: Ordered) -> list[Check]:
         Check("drift, windows anchored again", WARN if ordered.anchored_s else PASS, len(ordered.anchored_s), 0,
               ", ".join(f"{second:g} s" for second in ordered.anchored_s)),
     ]  # fmt: skip
+
+
+def track_checks(found: Measured, ordered: Ordered) -> list[Check]:
+    """Those of the file and its sound: for a second file of the same pictures."""
+    if found.error or found.pictures is None or found.sound is None:
+        return run_checks(found, ordered)
+    return [*_format(found, found.pictures, found.sound, ordered), *_sound(found.pictures, found.sound, ordered)]
 
 
 def failed(checks: list[Check]) -> list[Check]:
@@ -115,7 +122,7 @@ def _format(found: Measured, pictures: Pictures, sound: Sound, ordered: Ordered)
     yield equal("size", list(pictures.size), list(ordered.size))
     yield equal("codec", [pictures.codec, pictures.pix_fmt], [ordered.codec, ordered.pix_fmt])
     yield equal("square pixels", pictures.square_pixels, True)
-    yield equal("colour tags, matrix primaries transfer range", list(pictures.colours), list(BT709))
+    yield equal("colour tags, matrix primaries transfer range", list(pictures.colours), list(ordered.colours))
     yield equal("sound codec", sound.codec, ordered.sound_codec)
     yield equal("language tag", sound.language, ordered.language)
     tracks = [ordered.language] if ordered.subtitles else []
@@ -141,9 +148,10 @@ def _loudness(sound: Sound, ordered: Ordered) -> Check:
     if not (np.isfinite(target) and np.isfinite(heard.integrated_lufs)):
         return Check(name, NONE, None, None, "too short or silent to measure")
     fits = abs(heard.integrated_lufs - target) <= LOUDNESS_LU
-    peak_fits = ordered.loudness_lufs is None or heard.true_peak_db <= CEILING_DB + PEAK_SPARE_DB
+    peak_fits = ordered.loudness_lufs is None or heard.true_peak_db <= CEILING_DB
     note = f"true peak {heard.true_peak_db:.1f} dBTP" + ("" if ordered.loudness_lufs else ", as the row's own")
     mixed = ordered.loudness_lufs is None and ordered.source.channels > 2  # a mix to stereo has a loudness of its own
+    note += "" if peak_fits else f", over {CEILING_DB:g}: raise finish.audio_kbps"
     state = PASS if fits and peak_fits else WARN if mixed else FAIL
     return Check(name, state, heard.integrated_lufs, target, note)
 

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from linker import __version__, loudness, provenance, subtitles
-from linker.checks import FAIL, NONE, PASS, Check, Ordered, equal, failed, run_checks, steadied
-from linker.config import FPS, FinishSettings, LanguageSettings, ProvenanceSettings, token
+from linker.checks import FAIL, NONE, PASS, Check, Ordered, equal, failed, run_checks, steadied, track_checks
+from linker.config import FPS, BackgroundSettings, FinishSettings, LanguageSettings, ProvenanceSettings, UpscaleSettings
 from linker.encode import Target, encode, sound_info
 from linker.errors import LinkerError
-from linker.formats import MASTERS, PICTURES, frame_count, is_copied, sound_codec
+from linker.formats import MASTERS, PICTURES, SOUNDS, frame_count, is_copied, sound_codec
 from linker.iso639 import three_letters
-from linker.measure import DARK_LUMA, Measured, envelope, luma_of, measure, sound_of
+from linker.measure import DARK_LUMA, Measured, Sound, envelope, luma_of, measure, sound_of
 from linker.mux import Cue
 from linker.paste import Scenery, places, set_scene, shown_frames
 from linker.records import Refusal, read_json, sha256_file, write_json
@@ -36,11 +36,15 @@ WINDOW = 12  # pictures generated at once (section 4.1), where the ledger does n
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that is known before the first frame: the row, its files, and what was decided about them."""
+    """Everything that is known before the first frame: the row, its files, and what was decided about them.
+
+    `audio` is the row's own file; `sound` is what is heard of it: itself, or its mix to two channels.
+    """
 
     row: dict[str, Any]
     entry: dict[str, Any]
     audio: Path
+    sound: Path
     heard: dict[str, Any]
     scene: Scenery
     language: str
@@ -81,15 +85,17 @@ def mux_audio(
     delivered: Path,
     row: str,
     settings: FinishSettings,
+    background: BackgroundSettings,
+    upscale: UpscaleSettings,
     provenance: ProvenanceSettings,
     listening: LanguageSettings,
 ) -> None:
     """Write the deliverable `video` (and its master), then `sidecar` (provenance and checks), then `delivered`, a note.
 
     `row` is the row as JSON: clip, and language, title, consent_ref, licence_ref where given; `steadiness` is what
-    stabilize_background measured. Everything is made in
-    draft/, beside the folder of `video`, and stays there when a check fails: then LinkerError is raised, and a
-    deliverable that was there before is as it was.
+    stabilize_background measured; `background` and `upscale` are told, as what the pictures went through before.
+    Everything is made in draft/, beside the folder of `video`, and stays there when a check fails: then LinkerError is
+    raised, and a deliverable that was there before is as it was.
     """
     fields, steady = json.loads(row), read_json(steadiness)
     heard, box, identity = read_json(loudness), read_json(crop), load_identity(provenance)
@@ -99,14 +105,19 @@ def mux_audio(
     cues = _cues(subtitles, driver, heard["duration_s"], tag, settings, listening)
     inputs = {"portrait": _input(portrait), "audio": _input(audio)}
     _refuse_changed(inputs, {"portrait": box, "audio": heard})
-    facts = _facts(fields, entry, inputs, settings, provenance)
-    job = Job(fields, entry, audio, heard, scene, tag, cues, facts, [portrait, audio], identity, settings)
-    try:
-        drafts = _make(job, upscaled, video)
-        found, checks = _examine(job, drafts)
-        checks += steadied(steady)
-    except ValueError as error:  # a wrong number of frames, a sound file that changed since it was prepared
-        raise LinkerError(f"{job.clip}: cannot be encoded: {error}") from error
+    used = _used(background, upscale, settings)
+    facts = _facts(fields, entry, inputs, used, provenance)
+    with tempfile.TemporaryDirectory(prefix="linker-") as scratch:
+        try:
+            sound = _two_channels(audio, settings, Path(scratch) / "mixed.wav")
+            job = Job(
+                fields, entry, audio, sound, heard, scene, tag, cues, facts, [portrait, audio], identity, settings
+            )
+            drafts = _make(job, upscaled, video)
+            found, checks = _examine(job, drafts)
+        except ValueError as error:  # a wrong number of frames, a sound file that changed since it was prepared
+            raise LinkerError(f"{fields['clip']}: cannot be encoded: {error}") from error
+    checks += steadied(steady)
     for warning in warnings:
         print(f"{job.clip}: warning: {warning}", file=sys.stderr)
     told = {
@@ -116,8 +127,7 @@ def mux_audio(
         "checks": [check.to_json() for check in checks], **_measured_facts(found, drafts[0]), "inputs": inputs,
         "consent_ref": fields.get("consent_ref", ""), "licence_ref": fields.get("licence_ref", ""), "marks": facts,
         "signer": provenance_signer(drafts[0]) if identity else "", "generation": entry,
-        "finish": settings.model_dump(mode="json"), "versions": versions(), "curves": _curves(found, settings.fps),
-        "steadiness": steady,
+        **used, "versions": versions(), "curves": _curves(found, settings.fps), "steadiness": steady,
     }  # fmt: skip
     _publish(job, drafts, video, sidecar, told, checks)
     write_json(delivered, {"video": video.name})
@@ -160,7 +170,7 @@ def _make(job: Job, upscaled: Path, video: Path) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix="linker-") as scratch:
         audio = _levelled(job, Path(scratch) / "levelled.wav")
         drafts = [folder / video.name]
-        sound = "copy" if _copied(job) else sound_codec(settings)
+        sound = "copy" if _copied(job.audio, settings) else sound_codec(settings)
         targets = [Target(drafts[0], size, settings.codec, settings.crf, settings.fps, sound, settings.audio_kbps,
                           job.language, provenance.tags(drafts[0], job.title, job.facts), job.cues)]  # fmt: skip
         if settings.master != "none":
@@ -173,16 +183,26 @@ def _make(job: Job, upscaled: Path, video: Path) -> list[Path]:
     return drafts
 
 
-def _copied(job: Job) -> bool:
+def _copied(audio: Path, settings: FinishSettings) -> bool:
     """True when the row's own sound goes in as it is; the clock of such a track begins at 0."""
-    return is_copied(sound_info(job.audio).codec, job.settings) and sound_info(job.audio).start_s <= 0
+    return is_copied(sound_info(audio).codec, settings) and sound_info(audio).start_s <= 0
+
+
+def _two_channels(audio: Path, settings: FinishSettings, mixed: Path) -> Path:
+    """The row's own sound; surround sound that is to be encoded is mixed down before its loudness is looked at, as the
+    mix has a loudness of its own."""
+    info = sound_info(audio)
+    if info.channels <= 2 or _copied(audio, settings):
+        return audio
+    loudness.mix_down(audio, mixed, info.sample_rate_hz)
+    return mixed
 
 
 def _levelled(job: Job, scratch: Path) -> Path:
-    """The row's own sound, or a copy of it at the wanted loudness."""
+    """The row's sound, or a copy of it at the wanted loudness."""
     if job.settings.loudness_lufs == "as_is":
-        return job.audio
-    loudness.level(job.audio, scratch, job.settings.loudness_lufs, sound_info(job.audio).sample_rate_hz)
+        return job.sound
+    loudness.level(job.sound, scratch, job.settings.loudness_lufs, sound_info(job.sound).sample_rate_hz)
     return scratch
 
 
@@ -196,16 +216,30 @@ def _cues(
     return tuple(subtitles.until(cues, duration_s))
 
 
+def _used(
+    background: BackgroundSettings, upscale: UpscaleSettings, finish: FinishSettings
+) -> dict[str, dict[str, Any]]:
+    """The settings that made these pictures out of the generated ones, files by name, and the upscaler's hash."""
+    groups = {"background": background, "upscale": upscale, "finish": finish}
+    told: dict[str, dict[str, Any]] = {name: group.model_dump(mode="json") for name, group in groups.items()}
+    told["upscale"]["weights_sha256"] = sha256_file(Path(upscale.weights)) if upscale.weights else ""
+    told["upscale"]["weights"] = Path(upscale.weights).name
+    told["finish"]["label_font"] = Path(finish.label_font).name
+    return told
+
+
 def _facts(
     fields: dict[str, Any],
     entry: dict[str, Any],
     inputs: dict[str, dict[str, str]],
-    settings: FinishSettings,
+    used: dict[str, dict[str, Any]],
     marking: ProvenanceSettings,
 ) -> dict[str, str]:
-    """What all marks tell."""
+    """What all marks tell; the settings by the hash of their JSON as the sidecar has it (keys sorted, no spaces)."""
     hashes = {name: source["sha256"] for name, source in inputs.items()}
-    hashes["settings"] = hashlib.sha256(token(settings).encode()).hexdigest()
+    settings = json.dumps(used, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    hashes["settings"] = hashlib.sha256(settings.encode()).hexdigest()
+    hashes["upscaler"] = used["upscale"]["weights_sha256"]
     return provenance.facts_of(fields, entry, hashes, marking.producer)
 
 
@@ -215,27 +249,42 @@ def _examine(job: Job, drafts: list[Path]) -> tuple[Measured, list[Check]]:
     found = measure(drafts[0], looked)
     checks = run_checks(found, _ordered(job, drafts[0], looked.still)) + mark_checks(drafts[0], job)
     for master in drafts[1:]:
-        checks += _master_checks(master, job, measure(master, looked))
+        judged = track_checks(measure(master, looked), _ordered_master(job, master, looked.still))
+        checks += [replace(check, name=f"master: {check.name}") for check in [*judged, *mark_checks(master, job)]]
     return found, checks
 
 
 def _ordered(job: Job, draft: Path, still: np.ndarray) -> Ordered:
     codec, settings = PICTURES[job.settings.codec], job.settings
-    copied = _copied(job)
-    is_mixed = not copied and sound_info(job.audio).channels > 2
-    source = sound_of(job.audio, "stereo" if is_mixed else None)
-    if source is None:
-        raise LinkerError(f"{job.audio}: holds no sound track any more; run normalize_audio again")
+    copied, source = _copied(job.audio, settings), _source(job.sound)
     anchored = [window * job.entry.get("window", WINDOW) / FPS for window in job.entry.get("anchored", [])]
     return Ordered(
         frames=job.frames, fps=settings.fps, size=job.scene.canvas.size, codec=codec.decoded, pix_fmt=codec.pix_fmt,
-        is_mp4=draft.suffix in CARRIERS, sound_codec=source.codec if copied else sound_codec(settings),
+        colours=codec.colours, is_mp4=draft.suffix in CARRIERS,
+        sound_codec=source.codec if copied else sound_codec(settings),
         language=three_letters(job.language), subtitles=bool(job.cues),
         loudness_lufs=None if settings.loudness_lufs == "as_is" else settings.loudness_lufs, source=source,
         speech=job.heard.get("speech", []), still_dark=float((luma_of(still) < DARK_LUMA).mean()),
         mouth_scale=job.entry.get("scales", [1, 1, 1])[1], window=job.entry.get("window", WINDOW),
         anchored_s=tuple(anchored),
     )  # fmt: skip
+
+
+def _ordered_master(job: Job, master: Path, still: np.ndarray) -> Ordered:
+    """The same clip in the master's codecs; its sound is PCM of at most two channels, and it has no subtitles."""
+    codec, is_surround = PICTURES[job.settings.master], sound_info(job.sound).channels > 2
+    wanted = _ordered(job, master, still)
+    return replace(
+        wanted, codec=codec.decoded, pix_fmt=codec.pix_fmt, colours=codec.colours, subtitles=False,
+        sound_codec=SOUNDS["pcm"].encoder, source=_source(job.sound, "stereo") if is_surround else wanted.source,
+    )  # fmt: skip
+
+
+def _source(sound: Path, layout: str | None = None) -> Sound:
+    """What the deliverable's sound is held against."""
+    if found := sound_of(sound, layout):
+        return found
+    raise LinkerError(f"{sound}: holds no sound track any more; run normalize_audio again")
 
 
 def mark_checks(path: Path, job: Job) -> list[Check]:
@@ -255,15 +304,6 @@ def mark_checks(path: Path, job: Job) -> list[Check]:
     fault = provenance.c2pa_fault(found.c2pa, job.facts, [source.name for source in job.ingredients])
     return [*checks, Check("mark C2PA", FAIL if fault else PASS, fault or found.c2pa["state"], "valid",
                            f"signed by {found.c2pa['signer']}")]  # fmt: skip
-
-
-def _master_checks(path: Path, job: Job, found: Measured) -> list[Check]:
-    codec, pictures = PICTURES[job.settings.master], found.pictures
-    broken = found.error or "no pictures" if pictures is None else pictures.error
-    checks = [Check("decodes", FAIL if broken else PASS, broken or "whole file", "whole file"),
-              equal("pictures", 0 if pictures is None else len(pictures.curves.time_s), job.frames),
-              equal("codec", pictures and pictures.codec, codec.decoded)]  # fmt: skip
-    return [replace(check, name=f"master: {check.name}") for check in [*checks, *mark_checks(path, job)]]
 
 
 def provenance_signer(path: Path) -> str:

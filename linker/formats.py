@@ -7,6 +7,9 @@ from fractions import Fraction
 
 from linker.config import FPS, FinishSettings
 
+# Matrix, primaries, transfer and range (1 = video, 2 = full), as ISO/IEC 23091-2 numbers them.
+BT709, RGB709 = (1, 1, 1, 1), (0, 1, 1, 2)
+
 
 @dataclass(frozen=True)
 class PictureCodec:
@@ -18,6 +21,7 @@ class PictureCodec:
     options: dict[str, str]
     crf: int | None = None
     tag: str = ""
+    colours: tuple[int, int, int, int] = BT709
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ PICTURES = {
     ),
     "av1": PictureCodec("libsvtav1", "av1", "yuv420p", {"preset": "8", "svtav1-params": "lp=1"}, 24),
     "prores": PictureCodec("prores_ks", "prores", "yuv422p10le", {"profile": "hq", "vendor": "apl0"}),
-    "ffv1": PictureCodec("ffv1", "ffv1", "bgr0", {"level": "3", "slicecrc": "1", "g": "1"}),
+    "ffv1": PictureCodec("ffv1", "ffv1", "bgr0", {"level": "3", "slicecrc": "1", "g": "1"}, colours=RGB709),
 }  # fmt: skip
 MASTERS = {"prores": "mov", "ffv1": "mkv"}
 # Without PNS: with it, AAC replaces what sounds like noise by noise of its own.

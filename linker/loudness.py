@@ -18,7 +18,7 @@ from linker.media import GUARDS, Undecodable, plain, read_audio
 
 SHORTEST_S = 0.5  # the meter's gating blocks last 0.4 s: shorter sound has no integrated loudness of its own
 CEILING_DB = -1.0  # dBTP that levelled sound stays under
-_LIMIT_DB = -1.5  # where the limiter works: a lossy encoder adds some tenths
+_LIMIT_DB = -1.5  # where the limiter works: a lossy encoder adds some tenths, and more at under 64 kbit/s
 _REPEATED_S = 3.0
 _FLOOR_LUFS = -70.0  # what the meter shows when no block passed the absolute gate
 _FIGURE = re.compile(r"^\s*(I|LRA|Peak):\s+(-?inf|nan|-?[\d.]+) (?:LUFS|LU|dBFS)\s*$", re.MULTILINE)
@@ -59,6 +59,17 @@ def measure_samples(samples: np.ndarray, rate_hz: int) -> Loudness:
     if done.returncode:
         raise EnvironmentError(f"{ffmpeg_exe()} cannot measure loudness ({_last_line(done)}); unset IMAGEIO_FFMPEG_EXE")
     return _figures(done)
+
+
+def mix_down(path: Path, mixed: Path, rate_hz: int) -> None:
+    """Write the first sound track of `path` as two channels into `mixed` (WAV, float). Raises Undecodable."""
+    sound = ffmpeg.input(f"file:{path.resolve()}", **GUARDS)["a:0"]
+    written = sound.output(
+        f"file:{mixed.resolve()}", format="wav", acodec="pcm_f32le", ac=2, ar=rate_hz, fflags="+bitexact"
+    )
+    done = _run(written.overwrite_output(), b"")
+    if done.returncode:
+        raise Undecodable("undecodable", f"{plain(path)}: cannot be mixed to two channels ({_last_line(done)})")
 
 
 def level(path: Path, levelled: Path, target_lufs: float, rate_hz: int) -> Loudness:

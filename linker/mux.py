@@ -22,6 +22,7 @@ from linker.iso639 import three_letters
 from linker.records import atomic
 
 _STYLE = re.compile(r"</?(?:i|b|u|s|font|ruby|rt)(?:\s[^<>]*)?>|\{\\[^{}]*\}", re.IGNORECASE)  # SubRip's marks
+_RGB = 0  # as a matrix (ISO/IEC 23091-2); PyAV has no name for it
 Cue = tuple[float, float, str]  # start and end in seconds, text
 _SUBTITLE_HEADER = (  # encoders of text want a style, whatever the player makes of it
     "[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize, PrimaryColour, "
@@ -81,11 +82,10 @@ class FrameWriter:
         context.time_base = Fraction(1, fps)
         context.thread_count = 1  # x264's bytes depend on the number of threads
         context.flags |= CodecFlags.bitexact.value
-        if self._is_yuv:
-            context.colorspace = Colorspace.ITU709
-            context.color_primaries = ColorPrimaries.BT709
-            context.color_trc = ColorTrc.BT709
-            context.color_range = ColorRange.MPEG
+        context.color_primaries = ColorPrimaries.BT709
+        context.color_trc = ColorTrc.BT709
+        context.colorspace = Colorspace.ITU709 if self._is_yuv else _RGB
+        context.color_range = ColorRange.MPEG if self._is_yuv else ColorRange.JPEG
 
     def write(self, frame: np.ndarray) -> None:
         """Append one frame, uint8 (height, width, 3) RGB. Raises ValueError for another shape or type."""

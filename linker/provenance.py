@@ -1,12 +1,14 @@
 """How a file says that it was generated, by whom and from what: C2PA, XMP, and the AIGC key. All of it offline.
 
-Three marks with the same facts. XMP (IPTC's digital source type) and AIGC (the JSON of GB 45438-2025, where it looks
-for it: moov/udta/meta) are in every file. C2PA is signed where the user names a key; Matroska cannot carry it, and
-there XMP and AIGC are tags. Whatever copies a file's streams loses all three: marks are written last, then read back.
+Three marks of the same facts. XMP (IPTC's digital source type) and AIGC (the JSON of GB 45438-2025, where it looks
+for it: moov/udta/meta) are in every file; XMP and C2PA tell the facts, AIGC, whose fields are given, their SHA-256.
+C2PA is signed where the user names a key; Matroska cannot carry it, and there XMP and AIGC are tags. Whatever copies a
+file's streams loses all three: marks are written last, then read back.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +46,8 @@ class Marks:
 
 
 def facts_of(row: dict[str, Any], entry: dict[str, Any], hashes: dict[str, str], producer: str) -> dict[str, str]:
-    """The facts that all marks carry, as text; `hashes` are SHA-256 of portrait, audio and settings."""
+    """The facts that all marks carry, as text; `hashes` are SHA-256 of portrait, audio, settings and
+    the upscaling network."""
     told = {
         "producer": producer,
         "clip": row["clip"],
@@ -65,11 +68,14 @@ def xmp_packet(title: str, facts: dict[str, str]) -> str:
 
 
 def aigc_label(facts: dict[str, str]) -> str:
-    """The implicit label of GB 45438-2025 (TC260-PG-20257A): Label 1 = certainly generated."""
+    """The implicit label of GB 45438-2025 (TC260-PG-20257A): Label 1 = certainly generated. ReservedCode1, the
+    producer's own field for integrity, holds the SHA-256 of the facts' JSON (keys sorted, no spaces)."""
     label = dict.fromkeys(("Label", "ContentProducer", "ProduceID", "ReservedCode1", "ContentPropagator",
                            "PropagateID", "ReservedCode2"), "")  # fmt: skip
     produced = facts.get("generation_key") or facts["clip"]
-    label |= {"Label": "1", "ContentProducer": facts["producer"], "ProduceID": produced}
+    told = json.dumps(facts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    label |= {"Label": "1", "ContentProducer": facts["producer"], "ProduceID": produced,
+              "ReservedCode1": f"sha256:{hashlib.sha256(told.encode()).hexdigest()}"}  # fmt: skip
     return json.dumps(label, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -98,6 +98,8 @@ rule mux_audio:
         video=row_video,
         sidecar=row_sidecar,
         settings=finishing,
+        background=token(SETTINGS.background),
+        upscale=token(SETTINGS.upscale),
         provenance=marking,
         listening=token(SETTINGS.language),
     message:
@@ -108,4 +110,5 @@ rule mux_audio:
         " --driver {input.driver:q} --language {input.language:q} --subtitles {input.subtitles:q}"
         " --steadiness {input.steadiness:q}"
         " --ledger {params.ledger:q} --video {params.video:q} --sidecar {params.sidecar:q} --delivered {output.delivered:q} --row {params.row:q}"
-        " --settings {params.settings:q} --provenance {params.provenance:q} --listening {params.listening:q}"
+        " --settings {params.settings:q} --background {params.background:q} --upscale {params.upscale:q}"
+        " --provenance {params.provenance:q} --listening {params.listening:q}"

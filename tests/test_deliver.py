@@ -12,7 +12,7 @@ from PIL import Image
 from scene import Scene
 
 from linker import provenance, signing
-from linker.config import FinishSettings, LanguageSettings, ProvenanceSettings, UpscaleSettings
+from linker.config import BackgroundSettings, FinishSettings, LanguageSettings, ProvenanceSettings, UpscaleSettings
 from linker.deliver import _refuse_changed, choose_language, mux_audio
 from linker.errors import EnvironmentError, LinkerError
 from linker.media import frame_md5, lossless_writer, pcm_md5, probe, read_audio, read_frames, write_wav
@@ -41,7 +41,7 @@ class Delivery:
             "after": {"background_variance": 0.4, "head_motion": 3.1, "colour_drift": 0.5}, "curves": {},
         }  # fmt: skip
         self.subtitles: list[Path] = []
-        self.marking = ProvenanceSettings()
+        self.marking, self.upscale = ProvenanceSettings(), UpscaleSettings()
         self.video, self.sidecar = root / "videos" / "c1.mp4", root / "videos" / "c1.json"
         self.delivered = root / "clips" / "c1" / "delivered.json"
 
@@ -57,7 +57,8 @@ class Delivery:
             loudness=self.root / "loudness.json", language=self.root / "language.json", subtitles=self.subtitles,
             steadiness=self.root / "steadiness.json", ledger=self.root / "ledger.json", video=self.video,
             sidecar=self.sidecar, delivered=self.delivered, row=json.dumps(self.row), settings=self.settings,
-            provenance=self.marking, listening=LanguageSettings(),
+            background=BackgroundSettings(), upscale=self.upscale, provenance=self.marking,
+            listening=LanguageSettings(),
         )  # fmt: skip
         return read_json(self.sidecar)
 

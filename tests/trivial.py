@@ -154,6 +154,8 @@ def mux_audio(
     delivered: Path,
     row: str,
     settings: FinishSettings,
+    background: BackgroundSettings,
+    upscale: UpscaleSettings,
     provenance: ProvenanceSettings,
     listening: LanguageSettings,
 ) -> None:
