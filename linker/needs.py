@@ -12,8 +12,8 @@ from linker.process import resolved
 
 def check_needs(settings: Settings) -> None:
     """Look at what the settings name, and at nothing else. Raises SettingsError for subtitles that nobody can hear;
-    EnvironmentError for a compiler, whisper's weights, a network, a font or a key that is missing or unusable, and for a
-    font that has not all letters of the label."""
+    EnvironmentError for a compiler, whisper's weights, a network, a font or a key that is missing or unusable, and for
+    a font that has not all letters of the label."""
     if settings.generate.compile and resolved(settings.launch).cluster != "slurm":  # its nodes are looked at there
         check_compiler()
     if settings.language.whisper:
