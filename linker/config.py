@@ -330,6 +330,7 @@ class CurateSettings(Group):
     frozen_s: float = Field(0.2, gt=0, le=60, description="stage 4: longest stretch of equal frames, seconds")
     sharpness: float = Field(0.02, ge=0, le=10, description="stage 4: least sharpness of the face")
     blocks: float = Field(0.6, gt=0, le=100, description="stage 4: block edges of heavy compression")
+    max_qp: float = Field(40, gt=0, le=52, description="stage 4: H.264's quantiser of heavy compression; 52 = any")
     syncnet: str = Field("", description="SyncNet's weights (a .model or .safetensors file); empty = our own critic")
     syncnet_confidence: float = Field(3.0, ge=0, le=100, description="stage 3: least Sync-C where SyncNet judges")
 

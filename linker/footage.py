@@ -6,13 +6,14 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from linker.errors import ManifestError
-from linker.records import Fault, content_name
+from linker.records import Fault, content_name, read_json
 
 COLUMNS = ("video", "licence", "source", "identity", "language")
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv")
@@ -37,17 +38,20 @@ class Video:
 
 @dataclass(frozen=True)
 class Footage:
-    """What was listed: good entries, and every fault of the others."""
+    """What was listed: good entries, every fault of the others, and links to folders, passed over as possible loops."""
 
     videos: tuple[Video, ...]
     faults: tuple[Fault, ...] = ()
+    passed: tuple[Path, ...] = ()
 
 
 def read_footage(path: Path) -> Footage:
     """Every video below a folder, or of a list (.csv, .tsv, .jsonl with a column `video`). Raises ManifestError."""
     where = Path(os.path.abspath(path))
     if where.is_dir():
-        footage = Footage(tuple(Video(content_name(video, ""), video) for video in _below(where)))
+        passed: list[Path] = []
+        videos = tuple(Video(content_name(video, ""), video) for video in _below(where, passed))
+        footage = Footage(videos, passed=tuple(passed))
     elif where.is_file():
         footage = _listed(where)
     else:
@@ -57,13 +61,15 @@ def read_footage(path: Path) -> Footage:
     return footage
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Video files in a folder and its subfolders, by name; hidden ones and links out of it are passed over."""
+def _below(folder: Path, passed: list[Path]) -> Iterator[Path]:
+    """Video files, and links to files, in a folder and its subfolders, by name; hidden ones are left out. Links to
+    folders are not followed but noted in `passed`."""
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        passed += [Path(root, name) for name in folders if Path(root, name).is_symlink()]
         for name in sorted(files):
             path = Path(root, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and not path.is_symlink():
+            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield path
 
 
@@ -117,6 +123,12 @@ def _video(cells: dict[str, str | None], folder: Path) -> Video:
     path = Path(os.path.abspath(folder / (cells["video"] or "")))
     texts = {name: (cells.get(name) or "").strip() for name in COLUMNS[1:]}
     return Video(content_name(path, ""), path, **texts)
+
+
+def refusals(results: Path, videos: Iterable[Video]) -> Counter[str]:
+    """How many videos measuring refused, by kind, as their facts in a results folder say."""
+    told = (read_json(results / "footage" / video.id / "facts.json")["refusal"] for video in videos)
+    return Counter(refusal["kind"] for refusal in told if refusal)
 
 
 def write_listing(footage: Footage) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.encparams import VideoEncParams, VideoEncParamsType
 
 from linker.config import FPS, SAMPLE_RATE_HZ
 from linker.media import Undecodable, moving_pictures, opened, plain, read_audio
@@ -21,11 +22,12 @@ LIKE = 0.02  # by which the shape of a picture may change with its size
 @dataclass(frozen=True)
 class Tick:
     """`frame` uint8 (H, W, 3) RGB, upright; `source` the number of the file's own frame that is seen; `scale` pixels
-    of `frame` a pixel of the file's."""
+    of `frame` a pixel of the file's; `qp` H.264's quantiser of that frame, 0 (lossless) to 51, NaN of other codecs."""
 
     frame: np.ndarray
     source: int
     scale: float = 1.0
+    qp: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def ticks(path: Path, longest_px: int | None = None, fps: int = FPS, most_s: flo
             shape = (frame.width, frame.height)
             size = _shrunk(shape, longest_px)
         _check_shape(path, shape, frame)
-        shown, until_s = Tick(_picture(frame, size), number, size[0] / shape[0]), end_s
+        shown, until_s = Tick(_picture(frame, size), number, size[0] / shape[0], _quantiser(frame)), end_s
     while shown is not None and (count + 0.5) / fps <= until_s:
         yield shown
         count += 1
@@ -70,6 +72,7 @@ def _timed(path: Path) -> Iterator[tuple[Any, float, float]]:
             raise Undecodable("no_video", f"{plain(path)}: holds no moving pictures")
         stream = streams[0]
         stream.thread_type = "AUTO"
+        stream.codec_context.options = {"export_side_data": "venc_params"}
         step_s = 1 / float(stream.average_rate or stream.guessed_rate or FPS)
         first_s, end_s = None, 0.0
         for frame in container.decode(stream):
@@ -93,6 +96,11 @@ def _check_shape(path: Path, shape: tuple[int, int], frame: av.VideoFrame) -> No
     if abs(frame.width * shape[1] / (frame.height * shape[0]) - 1) > LIKE:
         found = f"from {shape[0]} x {shape[1]} to {frame.width} x {frame.height}"
         raise Undecodable("reshaped", f"{plain(path)}: its picture changes {found}")
+
+
+def _quantiser(frame: av.VideoFrame) -> float:
+    told = (side for side in frame.side_data if isinstance(side, VideoEncParams))
+    return next((float(side.qp) for side in told if side.codec_type == VideoEncParamsType.H264), math.nan)
 
 
 def _picture(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:

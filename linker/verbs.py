@@ -16,7 +16,7 @@ from linker import leases, lock
 from linker.checkpoint import check_checkpoint
 from linker.config import MINI_DIR, ROOT_DIR, TRAIN_PRESETS, GenerateSettings
 from linker.errors import EnvironmentError, ManifestError, SettingsError
-from linker.footage import read_footage
+from linker.footage import read_footage, refusals
 from linker.manifest import is_whole_file, read_manifest
 from linker.needs import check_needs
 from linker.plan import make_plan, media_faults, to_json, to_text
@@ -184,6 +184,8 @@ def curate(options: argparse.Namespace) -> int:
     footage = read_footage(options.footage)
     for fault in footage.faults:
         print(fault, file=sys.stderr)
+    for path in footage.passed:
+        print(f"{path}: is a link to a folder, which is not followed; name its own folder", file=sys.stderr)
     if not footage.videos:
         raise ManifestError(f"{options.footage}: every line has a fault; correct the lines above and run again")
     with lock.held(todo.results):
@@ -192,6 +194,10 @@ def curate(options: argparse.Namespace) -> int:
         print(f"not finished; see {todo.results / 'logs'}, and run again to continue")
         return EnvironmentError.exit_code
     print((todo.results / "funnel.csv").read_text(encoding="utf-8"), end="")
+    if refused := refusals(todo.results, footage.videos):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in refused.most_common())
+        share = f"{refused.total()} of {len(footage.videos)} videos"
+        print(f"refused: {share} ({kinds}); reasons: verdicts.jsonl, logs: {todo.results / 'logs' / 'measure_video'}")
     print(f"verdicts: {todo.results / 'verdicts.jsonl'}\ndata set: {todo.results / 'dataset' / 'README.md'}")
     return 4 if footage.faults else 0
 

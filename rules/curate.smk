@@ -44,6 +44,7 @@ rule measure_video:
         runtime=240,
     params:
         settings=measuring(),
+        form=2,  # of what is measured: a video that an older release measured is measured again
         limits=token(SETTINGS.limits),
     message:
         "measure_video {wildcards.video}"
@@ -86,6 +87,7 @@ rule judge_video:
         critic=str(CRITIC_DIR / "critic.safetensors"),
     output:
         verdicts="footage/{video}/verdicts.json",
+        looks="footage/{video}/looks.npz",
     log:
         "logs/judge_video/{video}.log",
     benchmark:
@@ -103,7 +105,7 @@ rule judge_video:
     shell:
         "python -P -m linker.cli judge_video --log {log:q} --video {wildcards.video:q} --measures {input.measures:q}"
         " --sound {input.sound:q} --facts {input.facts:q} --critic {input.critic:q} --verdicts {output.verdicts:q}"
-        " --settings {params.settings:q}"
+        " --looks {output.looks:q} --settings {params.settings:q}"
         " --embeddings {input.embeddings:q}"
 
 
@@ -114,7 +116,7 @@ rule cut_segments:
         measures="footage/{video}/measures.npz",
         sound="footage/{video}/sound.wav",
     output:
-        segments="footage/{video}/segments.tar",
+        segments="footage/{video}/segments.json",
     log:
         "logs/cut_segments/{video}.log",
     benchmark:
@@ -125,21 +127,19 @@ rule cut_segments:
     resources:
         mem_mb=3000,
         runtime=240,
-    params:
-        about=about_video,
     message:
         "cut_segments {wildcards.video}"
     shell:
         "python -P -m linker.cli cut_segments --log {log:q} --video {input.video:q} --verdicts {input.verdicts:q}"
         " --measures {input.measures:q} --sound {input.sound:q} --segments {output.segments:q}"
-        " --about {params.about:q}"
 
 
 rule funnel:
     input:
         listing="footage.json",
         verdicts=of_videos("verdicts.json"),
-        segments=of_videos("segments.tar"),
+        looks=of_videos("looks.npz"),
+        segments=of_videos("segments.json"),
     output:
         verdicts="verdicts.jsonl",
         table="funnel.csv",
@@ -156,7 +156,7 @@ rule funnel:
     message:
         "funnel"
     shell:
-        "python -P -m linker.cli funnel --log {log:q} --listing {input.listing:q} --verdicts {input.verdicts:q} --lines {output.verdicts:q}"
+        "python -P -m linker.cli funnel --log {log:q} --listing {input.listing:q} --lines {output.verdicts:q}"
         " --table {output.table:q} --dataset {output.dataset:q} --settings {params.settings:q}"
 
 

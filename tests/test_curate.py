@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = {path.name: path.read_bytes() for path in raw.iterdir()}
     done = curate(raw, folder / "out")
     assert done.returncode == 0, done.stderr
+    assert "refused: 3 of 11 videos" in done.stdout
     assert {path.name: path.read_bytes() for path in raw.iterdir()} == before  # the footage is never touched
     return folder
 
@@ -149,14 +151,24 @@ def test_the_data_set_tells_where_it_comes_from(curated: Path) -> None:
 
 
 def test_nothing_is_done_twice_and_a_moved_threshold_decodes_nothing(curated: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (curated / "out" / "footage").rglob("*.npz")}
+    home = curated / "out" / "footage"
+    cut = sorted(home.rglob("segments/*.tar"))
+    assert len(cut) == 3
+    before = {path: path.stat().st_mtime_ns for path in [*home.rglob("measures.npz"), *cut]}
     again = curate(curated / "raw", curated / "out")
     assert again.returncode == 0, again.stderr
+    moved = curate(curated / "raw", curated / "out", "--set", "curate.occlusion=0.19")
+    assert moved.returncode == 0, moved.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before  # what is kept is not cut again
+    shards = sorted((curated / "out" / "dataset").glob("*-0*.tar"))
+    with tarfile.open(shards[0]) as tar:
+        told = [json.loads(tar.extractfile(m).read()) for m in tar if m.name.endswith(".json")]  # type: ignore[union-attr]
+    assert [one["verdicts"]["occlusion"]["threshold"] for one in told] == [0.19] * 3
     stricter = curate(curated / "raw", curated / "out", "--set", "curate.min_face_px=2000")
     assert stricter.returncode == 0, stricter.stderr
-    assert {path: path.stat().st_mtime_ns for path in before} == before
     rows = list(csv.DictReader((curated / "out" / "funnel.csv").open()))
     assert int(rows[1]["segments"]) == 0
+    assert not list(home.rglob("segments/*.tar"))
 
 
 def test_a_folder_without_videos_is_a_wrong_order(tmp_path: Path) -> None:

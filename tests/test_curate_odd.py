@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ import av
 import numpy as np
 import pytest
 
-from linker.config import CurateSettings, LimitSettings
+from linker.config import CRITIC_DIR, CurateSettings, LimitSettings
 from linker.curate import measure
+from linker.curate.funnel import count, in_order
+from linker.curate.judge import judge_video, with_tracks
 from linker.curate.measure import Measures, measure_video
+from linker.curate.verdicts import Verdict
 from linker.errors import EnvironmentError
+from linker.footage import Video
+from linker.media import read_audio
 from linker.ticks import ticks
 
 SETTINGS, LIMITS = CurateSettings(), LimitSettings()
@@ -26,6 +32,7 @@ def write(path: Path, sizes: list[tuple[int, int]], times: list[float] | None = 
         chosen = {"codec_name": "mpeg2video", "pix_fmt": "yuv420p", **stream}
         video = container.add_stream(chosen["codec_name"], rate=25)
         (video.width, video.height), video.pix_fmt = sizes[0], chosen["pix_fmt"]
+        video.options = chosen.get("options", {})
         video.codec_context.time_base = Fraction(1, 25)
         for number, (width, height) in enumerate(sizes):
             picture = np.add.outer(np.arange(height), np.arange(width) + 3 * number) % 256
@@ -116,3 +123,69 @@ def test_pixels_of_four_k_are_the_files_own(tmp_path: Path) -> None:
 def test_ten_bits_are_measured(tmp_path: Path) -> None:
     facts = measured(write(tmp_path / "a.mp4", [(96, 64)] * 10, codec_name="libx264", pix_fmt="yuv420p10le"))
     assert (kind(facts), facts["video"]["pix_fmt"]) == ("None", "yuv420p10le")
+
+
+@pytest.mark.parametrize(("codec", "crf"), [("libx264", 46), ("libx264", 20), ("mpeg4", None)])
+def test_how_coarsely_a_file_was_compressed_is_told(tmp_path: Path, codec: str, crf: int | None) -> None:
+    options = {"crf": str(crf)} if crf else {}
+    write(tmp_path / "a.mp4", [(96, 64)] * 30, codec_name=codec, options=options)
+    found = np.median([tick.qp for tick in ticks(tmp_path / "a.mp4")])
+    assert abs(found - crf) <= 4 if crf else np.isnan(found)
+
+
+def test_a_turned_picture_is_measured_upright(tmp_path: Path) -> None:
+    video = write(tmp_path / "a.mp4", [(320, 180)] * 10, codec_name="libx264")
+    upright = next(ticks(video)).frame
+    data = bytearray(video.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # of the track header: a quarter turn
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    video.write_bytes(data)
+    turned = [np.rot90(upright, turns) for turns in (1, 3)]
+    found = next(ticks(video)).frame
+    assert min(np.abs(found.astype(float) - one).mean() for one in turned) < 2
+    assert next(ticks(video, 160)).frame.shape == (160, 90, 3)
+    assert kind(measured(video)) == "None"
+    assert tuple(Measures.load(tmp_path / "measures.npz").size) == (320, 180)
+
+
+def test_the_first_of_two_sound_tracks_is_judged_and_told(tmp_path: Path) -> None:
+    write(tmp_path / "silent.mp4", [(96, 64)] * 80)
+    with av.open(str(tmp_path / "silent.mp4")) as source, av.open(str(tmp_path / "a.mkv"), "w") as container:
+        video = container.add_stream_from_template(source.streams.video[0])
+        tracks = [container.add_stream("pcm_s16le", rate=16000, layout="mono") for _ in range(2)]
+        for packet in source.demux(source.streams.video[0]):
+            packet.stream = video
+            if packet.dts is not None:
+                container.mux(packet)
+        for track, level in zip(tracks, (0, 9000), strict=True):
+            frame = av.AudioFrame.from_ndarray(np.full((1, 51200), level, np.int16), format="s16", layout="mono")
+            frame.rate, frame.pts = 16000, 0
+            container.mux(track.encode(frame))
+    facts = measured(tmp_path / "a.mkv")
+    assert (kind(facts), facts["audio_tracks"]) == ("None", 2)
+    samples, _ = read_audio(tmp_path / "sound.wav")
+    assert np.abs(samples).max() == 0
+    verdict = Verdict("a", 0, "sync", 0.0, 0.7, False)
+    assert with_tracks(verdict, facts).measured["audio_tracks"] == 2
+
+
+def test_what_a_time_stamp_holds_is_one_frame_of_the_file(tmp_path: Path) -> None:
+    video = write(tmp_path / "a.mkv", [(96, 64)] * 20, [i / 25 + (i > 10) for i in range(20)], codec_name="libx264")
+    assert kind(measured(video)) == "None"
+    looked = Measures.load(tmp_path / "measures.npz")
+    held = looked.source == 10
+    assert held.sum() == 26
+    assert (looked.change[held][1:] == 0).all()
+
+
+def test_refused_hours_are_hours_of_footage(tmp_path: Path) -> None:
+    whole = write(tmp_path / "a.mp4", [(96, 64)] * 50)
+    names = [tmp_path / name for name in ("measures.npz", "sound.wav", "facts.json")]
+    measure_video(whole, *names, CurateSettings(max_video_s=1), LIMITS)
+    critic = CRITIC_DIR / "critic.safetensors"
+    judge_video("a", *names, critic, tmp_path / "verdicts.json", tmp_path / "looks.npz", SETTINGS, [])
+    told = json.loads((tmp_path / "verdicts.json").read_text())
+    assert (told["duration_s"], told["verdicts"][0]["kind"]) == (pytest.approx(2, abs=0.1), "too_long")
+    (refused,) = in_order(Video("a", whole), told)
+    rows = count([refused], told["duration_s"] / 3600)
+    assert (rows[0]["hours"], rows[1]["overall"]) == (pytest.approx(2 / 3600, abs=1e-4), 0)

@@ -45,7 +45,8 @@ def measures(count: int = 100, **changed: Any) -> Measures:
     """A face that holds still before a wall, in a camera's noise."""
     looks = -(-count // 5)
     values: dict[str, Any] = {
-        "source": np.arange(count), "luma": np.full(count, 120.0), "luma_outside": np.full(count, 120.0),
+        "source": np.arange(count), "qp": np.full(count, np.nan),
+        "luma": np.full(count, 120.0), "luma_outside": np.full(count, 120.0),
         "content": np.full(count, 1.0), "content_face": np.full(count, 2.0), "histogram": np.ones(count),
         "adaptive": np.ones(count), "adaptive_face": np.ones(count), "change": np.full(count, 1.0),
         "camera": np.zeros(count), "objects": np.zeros(count), "sharpness": np.full(count, 0.2),
@@ -247,6 +248,8 @@ def test_fades_and_dissolves_are_told_from_motion() -> None:
         ({"source": HELD, "change": np.where(np.diff(HELD, prepend=-1), 1.0, 0.0)}, "frozen"),
         ({"sharpness": np.full(100, 0.004)}, "blur"),
         ({"blocks": np.full(20, 3.0)}, "blocks"),
+        ({"qp": np.full(100, 45.0)}, "quantised"),
+        ({"qp": np.where(np.arange(100) % 2, 35.0, 41.0)}, ""),
         ({"camera": spiked(100, 50, 0.05, 0.0)}, ""),  # one frame is no motion
         ({"source": SLOWER, "change": np.where(np.diff(SLOWER, prepend=-1), 1.0, 0.0)}, ""),
     ],

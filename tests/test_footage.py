@@ -16,9 +16,15 @@ def test_a_folder_gives_every_video_below_it_by_name(tmp_path: Path) -> None:
     for name in ("b.mp4", "a/c.MOV", ".hidden.mp4", "notes.txt", ".cache/d.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    (tmp_path / "link.mp4").symlink_to("/etc/passwd")
-    videos = read_footage(tmp_path).videos
-    assert [video.path.name for video in videos] == ["b.mp4", "c.MOV"]
+    elsewhere = tmp_path / ".elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "e.mp4").write_text("x")
+    (tmp_path / "link.mp4").symlink_to(elsewhere / "e.mp4")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    footage = read_footage(tmp_path)
+    videos = footage.videos
+    assert [video.path.name for video in videos] == ["b.mp4", "link.mp4", "c.MOV"]
+    assert footage.passed == (tmp_path / "loop",)  # it is told, not followed
     assert all(re.fullmatch(ID_PATTERN, video.id) for video in videos)
 
 

@@ -232,12 +232,6 @@ def video_source(wildcards):
     return str(VIDEOS[wildcards.video].path)
 
 
-def about_video(wildcards):
-    """What the list says of a piece of footage, as one JSON token."""
-    told = VIDEOS[wildcards.video].to_json()
-    return json.dumps({name: told[name] for name in ("language", "licence", "source", "identity")}, sort_keys=True)
-
-
 def of_videos(name):
     """A file of every piece of footage, in the listing's order."""
     return [f"footage/{video}/{name}" for video in VIDEOS]

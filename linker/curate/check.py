@@ -103,13 +103,31 @@ def table(results: list[tuple[Case, dict[str, str]]]) -> Iterator[dict[str, Any]
     for kind, strength in dict.fromkeys((case.kind, case.strength) for case, _ in results):
         found = [flag for case, flag in results if (case.kind, case.strength) == (kind, strength)]
         hits = {stage: sum(stage in flag for flag in found) for stage in STAGES}
-        yield {
-            "kind": kind,
-            "strength": strength,
-            "videos": len(found),
-            **hits,
-            "kept": sum(not flag for flag in found),
-        }
+        told = {"kind": kind, "strength": strength, "means": in_words(kind, strength), "videos": len(found)}
+        yield {**told, **hits, "kept": sum(not flag for flag in found)}
+
+
+def in_words(kind: str, strength: float) -> str:
+    """What a strength of a fault is, in the units that its plant draws."""
+    share, seconds = 0.08 + 0.5 * strength, 0.6 + strength
+    before = f"before {share:.0%} of the face's box, for {seconds:.2g} s"
+    return {
+        "clean": "nothing planted", "hand": before, "microphone": before, "thing": before, "caption": before,
+        "leaving": f"the face goes over the edge within {0.4 + strength:.2g} s, and comes back",
+        "mask": f"worn throughout, from {0.64 - 0.24 * strength:.0%} of the face's height down",
+        "hard_cut": "another video from some frame on", "jump_cut": f"{1.15 + 0.5 * strength:.3g} times nearer",
+        "fade": f"{min(1.0, 0.9 + strength):.0%} of the way to black or white, and back, within 1 s",
+        "dissolve": f"into another video within {round(25 - 15 * strength) / 25:.2g} s",
+        "late_sound": f"{round(6 + 8 * strength)} frames late or early", "other_voice": "another person's speech",
+        "silence": "no sound but faint noise", "music": "chords in place of the voice",
+        "flicker": f"the light jumps by up to {0.04 + 0.16 * strength:.0%} a frame, for 1.2 s",
+        "shake": f"the picture moves by {0.01 + 0.03 * strength:.2%} of its width at 3 Hz, for 1.6 s",
+        "passer_by": f"a figure {0.12 + 0.2 * strength:.0%} of the width wide, across in {1.6 - 0.6 * strength:.2g} s",
+        "splice": f"0.5 s missing, the head {0.08 + 0.2 * strength:.2g} face heights away",
+        "freeze": f"one frame for {0.3 + 0.7 * strength:.2g} s",
+        "blur": f"a blur of {0.01 + 0.03 * strength:.2%} of the face's height (sigma)",
+        "compression": f"JPEG of quality {round(12 - 10 * strength)}",
+    }[kind]  # fmt: skip
 
 
 def figures(stage: str, results: list[tuple[Case, dict[str, str]]]) -> dict[str, float]:

@@ -32,7 +32,7 @@ def judge_coherence(video: str, segment: Segment, measures: Measures, settings: 
 _WORDS = {
     "camera": "the background moves", "objects": "something moves beside the head", "flicker": "the light flickers",
     "splice": "a splice", "frozen": "frames are frozen or repeated", "blur": "the face is blurred",
-    "blocks": "heavy compression",
+    "blocks": "heavy compression", "quantised": "heavy compression of a smoothed kind",
 }  # fmt: skip
 
 
@@ -51,6 +51,7 @@ def disturbances(measures: Measures, segment: Segment, settings: CurateSettings)
         "frozen": frozen_s(measures, segment) / settings.frozen_s,
         "blur": np.full(length, settings.sharpness / max(float(soft), 1e-6)),
         "blocks": np.full(length, float(np.median(looks)) / settings.blocks),
+        "quantised": np.full(length, float(np.median(measures.qp[span])) / settings.max_qp),
     }
 
 

@@ -1,10 +1,11 @@
-"""Who speaks in which segment, and which segments are the same footage twice."""
+"""How segments look, and which of them are the same footage twice."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,11 +13,10 @@ from scipy.signal import correlate
 
 from linker.config import FPS
 from linker.curate.faces import lip_shape
+from linker.curate.measure import Measures
+from linker.curate.verdicts import Segment
+from linker.records import atomic
 
-if TYPE_CHECKING:
-    from linker.curate.funnel import Judged
-
-SAME_PERSON = 0.92  # correlation of two mean upright faces
 SAME_FOOTAGE = 0.6  # share of a segment's pictures that the other has too
 SAME_LIPS, LEAST_SHARED = 0.9, 50  # correlation of two openings, over at least so many frames
 TINY = 1e-8  # variance of an opening that does not move, face heights squared
@@ -24,60 +24,64 @@ BANDS = 4  # of a 64-bit picture hash: two near ones share at least half
 Seen = dict[tuple[int, int], dict[str, None]]  # band of a hash -> segments that have it, in order
 
 
-def identities(kept: list[Judged], measured: dict[str, Path]) -> dict[str, str]:
-    """Segment key -> who: the list's word, otherwise the first segment with a face that looks the same."""
-    names: dict[str, str] = {}
-    groups: list[tuple[str, np.ndarray]] = []
-    for segment in kept:
-        face = mean_face(segment, measured)
-        best = max(groups, key=lambda group: float(group[1] @ face), default=None)
-        if segment.video.identity:
-            names[segment.key] = segment.video.identity
-        elif best is not None and float(best[1] @ face) > SAME_PERSON:
-            names[segment.key] = best[0]
-        else:
-            names[segment.key] = segment.key
-        groups.append((names[segment.key], face))
-    return names
+@dataclass(frozen=True)
+class Look:
+    """What a segment shows, small: `face` (768,) the median upright face without its mean and contrast, a unit vector;
+    `hashes` (n,) uint64 of a picture a second; `opening` (T,) of the mouth, unseen frames as closed."""
+
+    face: np.ndarray
+    hashes: np.ndarray
+    opening: np.ndarray
 
 
-def mean_face(segment: Judged, measured: dict[str, Path]) -> np.ndarray:
-    """The segment's median upright face without its mean and contrast: a unit vector."""
-    with np.load(measured[segment.video.id]) as arrays:
-        tiles = arrays["tiles"][segment.first : segment.last, segment.slot or 0]
+def look_at(measures: Measures, segment: Segment) -> Look:
+    """Of a segment with a face."""
+    assert segment.slot is not None
+    face = mean_face(measures.tiles[segment.span, segment.slot])
+    lips = lip_shape(measures.points[segment.span, segment.slot])[:, 0]
+    return Look(face, picture_hashes(measures.thumbs[segment.span][::FPS]), np.nan_to_num(lips).astype(np.float32))
+
+
+def save_looks(path: Path, looks: dict[int, Look]) -> None:
+    """Write those of a video's segments, by number (.npz)."""
+    arrays: dict[str, Any] = {
+        f"{name}{number}": value for number, look in looks.items() for name, value in vars(look).items()
+    }
+    with atomic(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def load_look(path: Path, number: int) -> Look:
+    """One of what `save_looks` wrote."""
+    with np.load(path) as arrays:
+        return Look(*(arrays[f"{field.name}{number}"] for field in fields(Look)))
+
+
+def mean_face(tiles: np.ndarray) -> np.ndarray:
+    """Of upright faces uint8 (T, 32, 32, 3), black where unseen."""
     seen = tiles[tiles.any((1, 2, 3))]
-    face = np.median(seen[:: max(1, len(seen) // 20)], 0)
+    face = np.median(seen[:: max(1, len(seen) // 20)], 0) if len(seen) else np.zeros(tiles.shape[1:])
     small = cv2.resize(face.astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA)
     centred = (small - small.mean((0, 1))).ravel()
     return np.asarray(centred / max(float(np.linalg.norm(centred)), 1e-6))
 
 
-def find_doubles(kept: list[Judged], measured: dict[str, Path]) -> dict[str, str]:
+def find_doubles(looks: dict[str, Look]) -> dict[str, str]:
     """Segment key -> the earlier segment that shows the same: pictures with the same hashes, and lips that move alike
     (one person before one wall looks the same in every sentence)."""
     seen: Seen = {}
     doubles: dict[str, str] = {}
-    openings: dict[str, np.ndarray] = {}
-    for segment in kept:
-        hashes = picture_hashes(segment, measured)
+    for key, look in looks.items():
+        hashes = [int(value) for value in look.hashes]
         shared = Counter(other for value in hashes for other in _near(value, seen))
         alike = (other for other, count in shared.items() if count >= SAME_FOOTAGE * len(hashes))
-        own = opening(segment, measured)
-        double = next((other for other in alike if same_lips(own, openings[other])), "")
+        double = next((other for other in alike if same_lips(look.opening, looks[other].opening)), "")
         if double:
-            doubles[segment.key] = double
-        openings[segment.key] = own
+            doubles[key] = double
         for value in hashes:
             for band in _bands(value):
-                seen.setdefault(band, {})[segment.key] = None
+                seen.setdefault(band, {})[key] = None
     return doubles
-
-
-def opening(segment: Judged, measured: dict[str, Path]) -> np.ndarray:
-    """(T,) how far the mouth opens in each frame, unseen frames as closed."""
-    with np.load(measured[segment.video.id]) as arrays:
-        points = arrays["points"][segment.first : segment.last, segment.slot or 0]
-    return np.nan_to_num(lip_shape(points)[:, 0])
 
 
 def same_lips(a: np.ndarray, b: np.ndarray) -> bool:
@@ -107,12 +111,8 @@ def _bands(value: int) -> list[tuple[int, int]]:
     return [(i, value >> (16 * i) & 0xFFFF) for i in range(BANDS)]
 
 
-def picture_hashes(segment: Judged, measured: dict[str, Path]) -> list[int]:
-    """A 64-bit difference hash of one small picture a second."""
-    with np.load(measured[segment.video.id]) as arrays:
-        thumbs = arrays["thumbs"][segment.first : segment.last : FPS]
-    hashes = []
-    for thumb in thumbs:
-        small = cv2.resize(cv2.cvtColor(thumb, cv2.COLOR_RGB2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(int)
-        hashes.append(int("".join("1" if bit else "0" for bit in (np.diff(small, axis=1) > 0).ravel()), 2))
-    return hashes
+def picture_hashes(thumbs: np.ndarray) -> np.ndarray:
+    """64-bit difference hashes of small pictures (n, h, w, 3): uint64 (n,)."""
+    grays = (cv2.cvtColor(thumb, cv2.COLOR_RGB2GRAY) for thumb in thumbs)
+    small = np.stack([cv2.resize(gray, (9, 8), interpolation=cv2.INTER_AREA).astype(int) for gray in grays])
+    return np.packbits((np.diff(small, axis=2) > 0).reshape(len(small), 64), axis=1).view(">u8")[:, 0].astype(np.uint64)

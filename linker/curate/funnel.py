@@ -13,8 +13,9 @@ from typing import Any
 
 from linker.config import FPS, CurateSettings
 from linker.curate.card import write_card
-from linker.curate.doubles import find_doubles, identities
-from linker.curate.pack import pack_shards
+from linker.curate.doubles import find_doubles, load_look
+from linker.curate.pack import Packed, pack_shards
+from linker.curate.people import Person, find_people
 from linker.curate.sheets import draw_dropped, draw_sheets
 from linker.curate.verdicts import STAGES
 from linker.footage import Video, read_listing
@@ -36,6 +37,7 @@ class Judged:
     kind: str
     reason: str
     frames: list[list[int]]
+    verdicts: dict[str, dict[str, Any]]
 
     @property
     def hours(self) -> float:
@@ -46,29 +48,27 @@ class Judged:
         return f"{self.video.id.replace('.', '-')}-{self.number:04d}"
 
 
-def funnel(
-    listing: Path, verdicts: list[Path], lines: Path, table: Path, dataset: Path, settings: CurateSettings
-) -> None:
-    """Write `lines` (JSON, a verdict each), `table` (CSV), and the data set beside its card `dataset` (README.md)."""
+def funnel(listing: Path, lines: Path, table: Path, dataset: Path, settings: CurateSettings) -> None:
+    """Write `lines` (JSON, a verdict each), `table` (CSV), and the data set beside its card `dataset` (README.md).
+
+    What was found of each video in `listing` lies in footage/{video}/ beside it; a command line does not hold them all.
+    """
     videos = read_listing(read_json(listing)["videos"])
-    told = [read_json(path) for path in verdicts]
+    homes = {video.id: listing.parent / "footage" / video.id for video in videos}
+    told = [read_json(home / "verdicts.json") for home in homes.values()]
     judged = [segment for video, one in zip(videos, told, strict=True) for segment in in_order(video, one)]
     write_lines(lines, (verdict for one in told for verdict in one["verdicts"]))
     rows = count(judged, sum(one["duration_s"] for one in told) / 3600)
     write_rows(table, rows)
-    folder, measured = (
-        dataset.parent,
-        {v.id: path.parent / "measures.npz" for v, path in zip(videos, verdicts, strict=True)},
-    )
-    kept = [segment for segment in judged if not segment.dropped]
-    people = identities(kept, measured)
-    splits = {segment.key: split_of(people[segment.key]) for segment in kept}
-    doubles = find_doubles(kept, measured)
-    write_rows(folder / "segments.csv", [_line(segment, people, splits, doubles) for segment in kept])
-    pack_shards(folder, [(path.parent / "segments.tar") for path in verdicts], splits)
-    draw_sheets(folder / "sheets", judged, measured)
+    folder, kept = dataset.parent, [segment for segment in judged if not segment.dropped]
+    looks = {segment.key: load_look(homes[segment.video.id] / "looks.npz", segment.number) for segment in kept}
+    people, doubles = find_people(kept, looks), find_doubles(looks)
+    lines_of = {segment.key: _line(segment, people[segment.key], doubles) for segment in kept}
+    write_rows(folder / "segments.csv", list(lines_of.values()))
+    pack_shards(folder, [_packed(segment, lines_of[segment.key], homes) for segment in kept])
+    draw_sheets(folder / "sheets", judged, {name: home / "measures.npz" for name, home in homes.items()})
     draw_dropped(folder / "dropped.png", judged)
-    write_card(dataset, rows, kept, splits, doubles, settings)
+    write_card(dataset, rows, list(lines_of.values()), settings)
 
 
 def in_order(video: Video, told: dict[str, Any]) -> list[Judged]:
@@ -80,8 +80,10 @@ def in_order(video: Video, told: dict[str, Any]) -> list[Judged]:
     for segment in told["segments"] or [{"number": 0, "first": 0, "last": 0, "slot": None}]:
         stages = by_segment.get(segment["number"], {})
         failed = next((stages[stage] for stage in STAGES if stage in stages and not stages[stage]["kept"]), None)
-        words = (failed["stage"], failed["kind"], failed["reason"], failed["frames"]) if failed else ("", "", "", [])
-        judged.append(Judged(video, segment["number"], segment["first"], segment["last"], segment["slot"], *words))
+        names = ("stage", "kind", "reason", "frames")
+        dropped, kind, reason, frames = (failed[name] for name in names) if failed else ("", "", "", [])
+        first, last, slot = segment["first"], segment["last"], segment["slot"]
+        judged.append(Judged(video, segment["number"], first, last, slot, dropped, kind, reason, frames, stages))
     return judged
 
 
@@ -102,20 +104,32 @@ def _share(part: float, whole: float) -> float:
     return round(part / whole, 4) if whole else 0.0
 
 
-def split_of(identity: str) -> str:
-    """The split of a person: decided by the name alone, so that more footage moves nobody."""
-    lot = int(hashlib.sha256(identity.encode()).hexdigest()[:8], 16) / 2**32
+def split_of(together: str) -> str:
+    """The split of those who stay together: decided by their first name in the alphabet alone, so that more footage
+    moves nobody but whom it shows to be one with somebody before them."""
+    lot = int(hashlib.sha256(together.encode()).hexdigest()[:8], 16) / 2**32
     return next(name for name, share in SPLITS if lot < share)
 
 
-def _line(segment: Judged, people: dict[str, str], splits: dict[str, str], doubles: dict[str, str]) -> dict[str, Any]:
+def _line(segment: Judged, person: Person, doubles: dict[str, str]) -> dict[str, Any]:
     video = segment.video
     return {
         "segment": segment.key, "video": video.id, "path": str(video.path), "first_frame": segment.first,
         "last_frame": segment.last, "seconds": round((segment.last - segment.first) / FPS, 2),
-        "identity": people[segment.key], "split": splits[segment.key], "double_of": doubles.get(segment.key, ""),
+        "identity": person.name, "alike": " | ".join(person.alike), "split": split_of(person.together),
+        "double_of": doubles.get(segment.key, ""),
         "language": video.language, "licence": video.licence, "source": video.source,
     }  # fmt: skip
+
+
+def _packed(segment: Judged, line: dict[str, Any], homes: dict[str, Path]) -> Packed:
+    """A segment with what its shard says of it."""
+    home = homes[segment.video.id]
+    told = {name: line[name] for name in ("video", "language", "licence", "source", "identity")}
+    told["segment"] = {name: getattr(segment, name) for name in ("number", "first", "last", "slot")}
+    told["verdicts"] = segment.verdicts
+    name = read_json(home / "segments.json")["segments"][str(segment.number)]
+    return Packed(segment.key, home / "segments" / name, line["split"], told)
 
 
 def write_lines(path: Path, values: Iterable[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from linker.audio import find_speech
 from linker.config import SAMPLE_RATE_HZ, CurateSettings
 from linker.curate.coherence import judge_coherence
 from linker.curate.cut import find_segments, judge_cut
+from linker.curate.doubles import look_at, save_looks
 from linker.curate.measure import Measures
 from linker.curate.occlusion import judge_occlusion
 from linker.curate.scenes import judge_scenes
@@ -26,10 +27,11 @@ SPEECH_THRESHOLD = 0.5
 
 
 def judge_video(
-    video: str, measures: Path, sound: Path, facts: Path, critic: Path, verdicts: Path, settings: CurateSettings,
-    embeddings: list[Path],
+    video: str, measures: Path, sound: Path, facts: Path, critic: Path, verdicts: Path, looks: Path,
+    settings: CurateSettings, embeddings: list[Path],
 ) -> None:  # fmt: skip
-    """Write `verdicts` (JSON): the segments and a verdict a stage; a refused video has one verdict, of stage cut.
+    """Write `verdicts` (JSON): the segments and a verdict a stage; a refused video has one verdict, of stage cut;
+    and `looks` (.npz), by which segments are compared across videos.
 
     `embeddings` has SyncNet's, where it judges instead of our own critic.
     """
@@ -37,17 +39,19 @@ def judge_video(
     if told["refusal"]:
         refused = Verdict(video, 0, "cut", 0.0, 0.0, False, told["refusal"]["kind"], told["refusal"]["reason"])
         spoken = {"video": video, "duration_s": told["duration_s"], "segments": []}
+        save_looks(looks, {})
         write_json(verdicts, spoken | {"verdicts": [refused.to_json()]})
         return
     samples, _ = read_audio(sound, SAMPLE_RATE_HZ)
     measured, heard = Measures.load(measures), [load_embeddings(path) for path in embeddings]
     segments, found = judge(video, measured, samples, load_critic(critic), settings, *heard)
+    save_looks(looks, {s.number: look_at(measured, s) for s in segments if s.slot is not None})
     listed = [{"number": s.number, "first": s.first, "last": s.last, "slot": s.slot} for s in segments]
     spoken = {"video": video, "duration_s": told["duration_s"], "segments": listed}
-    write_json(verdicts, spoken | {"verdicts": [_with_tracks(verdict, told).to_json() for verdict in found]})
+    write_json(verdicts, spoken | {"verdicts": [with_tracks(verdict, told).to_json() for verdict in found]})
 
 
-def _with_tracks(verdict: Verdict, told: dict[str, Any]) -> Verdict:
+def with_tracks(verdict: Verdict, told: dict[str, Any]) -> Verdict:
     """What stage 3 says is of the first sound track: how many there are belongs to it."""
     if verdict.stage != "sync":
         return verdict

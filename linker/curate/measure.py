@@ -40,15 +40,17 @@ THUMB = (32, 18)  # width, height
 class Measures:
     """One video, T frames at 25 a second. Pixels are those of the measured picture, `scale` times the source's.
 
-    source (T,) number of the file's own frame; luma and luma_outside (T,) mean of the picture and of what lies outside
-    the head, 0..255; content, content_face, histogram, adaptive, adaptive_face (T,) PySceneDetect's figures; change
-    (T,) mean difference to the frame before; camera, objects (T,) median and 95th percentile of the motion outside the
-    head, picture widths a frame; sharpness (T,) of the face; blocks (T/5,) of the picture; thumbs (T, 18, 32, 3);
-    points (T, slots, P, 2) landmarks, NaN unseen; tiles (T, slots, 32, 32, 3) upright faces; hands (T/5, 2, 21, 2);
-    others (T/5, 4, 5) faces of any size as box and score; previews: JPEG bytes of every tenth frame.
+    source (T,) number of the file's own frame, qp (T,) H.264's quantiser of it (NaN of other codecs); luma and
+    luma_outside (T,) mean of the picture and of what lies outside the head, 0..255; content, content_face, histogram,
+    adaptive, adaptive_face (T,) PySceneDetect's figures; change (T,) mean difference to the frame before; camera,
+    objects (T,) median and 95th percentile of the motion outside the head, picture widths a frame; sharpness (T,) of
+    the face; blocks (T/5,) of the picture; thumbs (T, 18, 32, 3); points (T, slots, P, 2) landmarks, NaN unseen; tiles
+    (T, slots, 32, 32, 3) upright faces; hands (T/5, 2, 21, 2); others (T/5, 4, 5) faces of any size as box and score;
+    previews: JPEG bytes of every tenth frame.
     """
 
     source: np.ndarray
+    qp: np.ndarray
     luma: np.ndarray
     luma_outside: np.ndarray
     content: np.ndarray
@@ -184,7 +186,7 @@ def look_through(video: Path, looker: Looker | None = None, most_s: float = math
     """The one decode pass, of at most `most_s` seconds. Raises Undecodable."""
     looker = looker or Looker()
     for tick in ticks(video, READ_PX, most_s=most_s):
-        looker.look(tick.frame, tick.source, tick.scale)
+        looker.look(tick.frame, tick.source, tick.scale, tick.qp)
     return looker.done()
 
 
@@ -196,14 +198,14 @@ class Looker:
         self.columns: dict[str, list[Any]] = {}
         self.scale, self.size = 1.0, (0, 0)
 
-    def look(self, frame: np.ndarray, source: int, decoded: float = 1.0) -> None:
+    def look(self, frame: np.ndarray, source: int, decoded: float = 1.0, qp: float = np.nan) -> None:
         """Measure one frame, uint8 (H, W, 3) RGB, with `decoded` of its pixels a pixel of the file's."""
         count = len(self.columns.get("source", ()))
         scale = min(1.0, LOOK_PX / max(frame.shape[:2]))
         small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else frame
         self.scale, self.size = scale * decoded, small.shape[:2]
         faces = self.follower.follow(small)
-        self._add(source=source, **self.mover.measure(small, faces), **self.changes.measure(small, faces))
+        self._add(source=source, qp=qp, **self.mover.measure(small, faces), **self.changes.measure(small, faces))
         self._add(thumbs=cv2.resize(small, THUMB, interpolation=cv2.INTER_AREA), **_in_slots(small, faces))
         if count % EVERY == 0:
             self._add(blocks=blockiness(frame), **self.hands.measure(small))

@@ -1,16 +1,18 @@
 """cut_segments: the kept segments as training reads them: frame-exact, square, upright, with the sound in step.
 
-One tar a video, in webdataset's form: {key}.mp4, .wav, .landmarks.npy, .masks.npy, .json for each segment. Pictures are
-decoded and encoded anew, so a segment begins and ends at its frame and not at a key frame.
+One tar a segment: mp4, wav, landmarks.npy, masks.npy, json; packing names them and adds what is said of the segment.
+Pictures are decoded and encoded anew, so a segment begins and ends at its frame and not at a key frame.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,78 +28,100 @@ from linker.face_models import subject_map
 from linker.landmarks import crop_box, region_masks, to_crop
 from linker.media import read_audio, write_wav
 from linker.pictures import cut_square
-from linker.records import atomic, read_json
+from linker.records import atomic, read_json, write_json
 from linker.ticks import ticks
 
 MASK_PX = 64  # side of the stored region masks: a latent of the base model
 SUBJECT_EVERY = 5  # frames between two looks at what is subject and what is background
 CRF = 12  # of the stored pictures: hardly any loss
 LEVELS = 255
+FACTS = "json"  # member that packing completes
 
 
-def cut_segments(video: Path, verdicts: Path, measures: Path, sound: Path, segments: Path, about: str = "{}") -> None:
-    """Write the tar `segments`, empty where nothing was kept: one more decode pass of videos that keep some.
+@dataclass(frozen=True)
+class Piece:
+    """A kept segment as it is cut: frames `first` up to `last` (outside), whose face, and how late its sound is."""
 
-    `about` (JSON) is what the list says of the video: language, licence, source, who speaks; each segment carries it.
+    number: int
+    first: int
+    last: int
+    slot: int
+    offset: int
+
+
+def cut_segments(video: Path, verdicts: Path, measures: Path, sound: Path, segments: Path) -> None:
+    """Write a tar for each kept segment into a folder beside `segments` (JSON), which names them.
+
+    A tar's name tells from which frames of which files it was cut: those that are there stay, so a moved threshold
+    decodes only what it lets in anew, and nothing where it lets in nothing.
     """
-    told = read_json(verdicts) | {"about": json.loads(about)}
-    wanted = kept_segments(told)
-    with atomic(segments) as temporary, tarfile.open(temporary, "w") as tar:
-        if wanted:
-            looked = Measures.load(measures)
-            samples, _ = read_audio(sound, SAMPLE_RATE_HZ)
-            for segment, frames in _frames_of(video, wanted):
-                _store(tar, told, segment, frames, looked, samples)
+    wanted, source = kept_segments(read_json(verdicts)), [_stamp(path) for path in (video, measures)]
+    files = {piece: segments.parent / "segments" / f"{_name(piece, source)}.tar" for piece in wanted}
+    missing = [piece for piece in wanted if not files[piece].exists()]
+    if missing:
+        looked, (samples, _) = Measures.load(measures), read_audio(sound, SAMPLE_RATE_HZ)
+        for piece, frames in _frames_of(video, missing):
+            with atomic(files[piece]) as temporary, tarfile.open(temporary, "w") as tar:
+                _store(tar, piece, frames, looked, samples)
+    for path in (segments.parent / "segments").glob("*.tar"):
+        if path not in files.values():
+            path.unlink()
+    write_json(segments, {"segments": {str(piece.number): path.name for piece, path in files.items()}})
 
 
-def kept_segments(told: dict[str, Any]) -> list[dict[str, Any]]:
+def kept_segments(told: dict[str, Any]) -> list[Piece]:
     """The segments that every stage kept, in order."""
-    verdicts: dict[int, dict[str, bool]] = {}
+    verdicts: dict[int, dict[str, dict[str, Any]]] = {}
     for verdict in told["verdicts"]:
-        verdicts.setdefault(verdict["segment"], {})[verdict["stage"]] = verdict["kept"]
-    passed = {number for number, stages in verdicts.items() if all(stages.get(stage, False) for stage in STAGES)}
-    return [segment for segment in told["segments"] if segment["number"] in passed]
+        verdicts.setdefault(verdict["segment"], {})[verdict["stage"]] = verdict
+    passed = {n: v for n, v in verdicts.items() if all(stage in v and v[stage]["kept"] for stage in STAGES)}
+    offsets = {number: int(stages["sync"]["measured"]["offset"]) for number, stages in passed.items()}
+    return [Piece(**one, offset=offsets[one["number"]]) for one in told["segments"] if one["number"] in passed]
 
 
-def _frames_of(video: Path, wanted: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], Iterator[np.ndarray]]]:
+def _stamp(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _name(piece: Piece, source: list[str]) -> str:
+    told = [*source, piece.first, piece.last, piece.slot, piece.offset]
+    return f"{piece.first}-{piece.last}-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
+
+
+def _frames_of(video: Path, wanted: list[Piece]) -> Iterator[tuple[Piece, Iterator[np.ndarray]]]:
     """Each segment with its frames, streamed out of one pass; a segment's frames are used up before the next's."""
     stream = enumerate(ticks(video))
 
-    def frames(segment: dict[str, Any]) -> Iterator[np.ndarray]:
+    def frames(piece: Piece) -> Iterator[np.ndarray]:
         for number, tick in stream:
-            if number >= segment["first"]:
+            if number >= piece.first:
                 yield tick.frame
-            if number + 1 == segment["last"]:
+            if number + 1 == piece.last:
                 return
 
-    for segment in wanted:
-        yield segment, frames(segment)
+    for piece in wanted:
+        yield piece, frames(piece)
 
 
 def _store(
-    tar: tarfile.TarFile, told: dict[str, Any], segment: dict[str, Any], frames: Iterator[np.ndarray],
-    looked: Measures, samples: np.ndarray,
-) -> None:  # fmt: skip
-    key = f"{told['video'].replace('.', '-')}-{segment['number']:04d}"
-    count = segment["last"] - segment["first"]
-    points = _filled(looked.points[segment["first"] : segment["last"], segment["slot"]]) / float(looked.scale)
+    tar: tarfile.TarFile, piece: Piece, frames: Iterator[np.ndarray], looked: Measures, samples: np.ndarray
+) -> None:
+    count = piece.last - piece.first
+    points = _filled(looked.points[piece.first : piece.last, piece.slot]) / float(looked.scale)
     box = crop_box(restored(np.nanmedian(points, 0)))
     inside = to_crop(restored(points), box)
     subjects: list[np.ndarray] = []
-    verdicts = {v["stage"]: v for v in told["verdicts"] if v["segment"] == segment["number"]}
-    offset = int(verdicts["sync"]["measured"]["offset"])
     with tempfile.TemporaryDirectory() as folder:
         picture, wav = Path(folder, "a.mp4"), Path(folder, "a.wav")
         crops = _cropped(frames, box, subjects)
         encode(crops, [Target(picture, (FACE_PX, FACE_PX), crf=CRF)], None, count)
-        write_wav(wav, in_step(samples, segment["first"], count, offset), SAMPLE_RATE_HZ)
-        _add(tar, f"{key}.mp4", picture.read_bytes())
-        _add(tar, f"{key}.wav", wav.read_bytes())
-    _add(tar, f"{key}.landmarks.npy", _bytes(inside.astype(np.float32)))
-    _add(tar, f"{key}.masks.npy", _bytes(masks(inside, subjects)))
-    facts = {"video": told["video"], **told["about"], "segment": segment, "box": list(box), "fps": FPS}
-    facts |= {"frames": count, "offset": offset, "verdicts": verdicts}
-    _add(tar, f"{key}.json", json.dumps(facts, ensure_ascii=False).encode())
+        write_wav(wav, in_step(samples, piece.first, count, piece.offset), SAMPLE_RATE_HZ)
+        _add(tar, "mp4", picture.read_bytes())
+        _add(tar, "wav", wav.read_bytes())
+    _add(tar, "landmarks.npy", _bytes(inside.astype(np.float32)))
+    _add(tar, "masks.npy", _bytes(masks(inside, subjects)))
+    _add(tar, FACTS, json.dumps({"box": list(box), "fps": FPS, "frames": count, "offset": piece.offset}).encode())
 
 
 def _filled(points: np.ndarray) -> np.ndarray:

@@ -62,9 +62,10 @@ def face_crops(video: Path, measures: Measures, slot: int) -> tuple[int, Iterato
 
 
 def _smooth(edge: np.ndarray) -> np.ndarray:
-    """(T, 2) with unseen frames between their neighbours', then a median over SMOOTHED frames."""
+    """(T, 2) with unseen frames between their neighbours', then a median over up to SMOOTHED frames."""
     times, seen = np.arange(len(edge)), np.isfinite(edge[:, 0])
-    return np.stack([medfilt(np.interp(times, times[seen], column[seen]), SMOOTHED) for column in edge.T], 1)
+    width = min(SMOOTHED, len(edge) - 1 + len(edge) % 2)
+    return np.stack([medfilt(np.interp(times, times[seen], column[seen]), width) for column in edge.T], 1)
 
 
 def crop(frame: np.ndarray, middle: np.ndarray, half: float) -> np.ndarray:
