@@ -30,6 +30,7 @@ LOUDNESS_LU = 1.0
 CLIPPED = 1e-3
 BACKGROUND = 2.0  # levels squared; x264 itself makes some tenths
 STEADY_SHARE, HEAD_SHARES, COLOUR_DRIFT = 0.2, (0.95, 1.05), 2.0  # of what was generated; levels of 255
+RIM_SHARE = 1.1
 HARDLY_SWAM, HARDLY_MOVED = 0.1, 0.05  # levels squared; parts per thousand of the crop a frame
 ENOUGH_SPEECH_S, ENOUGH_SILENCE_S, EDGE_S = 1.0, 0.5, 0.2
 
@@ -186,7 +187,7 @@ def steadied(told: dict[str, Any]) -> list[Check]:
     """What stabilize_background did (its sidecar): a stiller background, the head's own motion, steady colour."""
     before, after = told["before"], told["after"]
     names = ("background stabilised, share of its variance left", "head's motion, share of the generated one",
-             "background's drift of colour, levels")  # fmt: skip
+             "background's drift of colour, levels", "rim about the head, share of its variance left")  # fmt: skip
     swam, moved, drift = before["background_variance"], before["head_motion"], after["colour_drift"]
     if swam is None or drift is None:
         return [Check(name, NONE, None, None, "the head fills the crop") for name in names]
@@ -200,7 +201,17 @@ def steadied(told: dict[str, Any]) -> list[Check]:
         if (moved or 0) >= HARDLY_MOVED
         else Check(names[1], NONE, None, band, "it hardly moves"),
         Check(names[2], PASS if drift <= COLOUR_DRIFT else WARN, drift, COLOUR_DRIFT),
+        _rim(names[3], before.get("rim_variance"), after.get("rim_variance")),
     ]
+
+
+def _rim(name: str, swam: float | None, swims: float | None) -> Check:
+    """Between head and background hair moves as it should, and may swim as it should not: nothing here tells them
+    apart, so this only warns where stabilising made it less steady than it was generated."""
+    if swam is None or swims is None or swam < HARDLY_SWAM:
+        return Check(name, NONE, None, RIM_SHARE, "it hardly moved before")
+    share = swims / swam
+    return Check(name, PASS if share <= RIM_SHARE else WARN, round(share, 3), RIM_SHARE, f"{swims:.1f} levels squared")
 
 
 def _frozen(curves: Curves, ordered: Ordered) -> Check:

@@ -130,7 +130,7 @@ def mux_audio(
         **used, "versions": versions(), "curves": _curves(found, settings.fps), "steadiness": steady,
     }  # fmt: skip
     _publish(job, drafts, video, sidecar, told, checks)
-    write_json(delivered, {"video": video.name})
+    write_json(delivered, {"video": video.name, "master": told["master"]})
 
 
 def _publish(

@@ -79,9 +79,10 @@ def parse_assignment(words: str) -> Layer:
     if not (equals and dot and group and key):
         raise SettingsError(f"--set {words}: needed group.key=value, for example finish.crf=20")
     try:
-        return {group: {key: yaml.safe_load(value)}}
+        read = yaml.safe_load(value)
     except yaml.YAMLError:
-        return {group: {key: value}}
+        read = value
+    return {group: {key: value if isinstance(read, dict) else read}}  # no setting is a mapping: words with a colon
 
 
 def settings_table() -> str:

@@ -25,7 +25,7 @@ from linker.media import Undecodable, read_frames
 from linker.previews import write_preview
 from linker.records import Manifest, Row, atomic, read_json
 from linker.report_page import Card, parted, render
-from linker.status import RowState, read_ledgers, read_states
+from linker.status import RowState, read_ledgers, read_states, told_left_over
 
 COLUMNS = ("clip", "state", "step", "kind", "reason", "seconds", "video")
 POSTER_FRAME = 15  # well into the first word; a long clip costs no more than a short one
@@ -51,7 +51,7 @@ def report(results: Path, manifest: Path, status: Path, page: Path, parts: Path 
     cards = [_card(results, page, state, rows.get(state.clip), ledgers) for state in states]
     _write(status, "".join("\t".join(line) + "\n" for line in [COLUMNS, *map(_line, cards)]))
     _write(status.with_name("failed.csv"), failed_manifest(todo, states))
-    _write(page, render(todo.path.name, cards, _run_settings(results)))
+    _write(page, render(todo.path.name, cards, _run_settings(results), told_left_over(results).capitalize()))
     if parts:
         _write_parts(parts, page, todo.path.name, cards, _run_settings(results))
     done = sum(card.state == "done" for card in cards)

@@ -17,6 +17,7 @@ TEMPLATE = ROOT_DIR / "workflow" / "report" / "page.html"
 STEADY = {"background": ("background_variance", "background, variance over time, levels squared"),
           "head": ("head_motion", "head, motion a frame, ‰ of the crop"),
           "colour": ("colour_drift", "background, drift of colour, levels")}  # fmt: skip
+RIM = "rim_variance", "rim between head and background, variance over time, levels squared"
 STATES = ("done", "refused", "failed", "faulty", "waiting")
 CHECKS = {"pass": "pass", "warn": "warn", "fail": "fail", "not applicable": "none"}  # state -> class
 HINTS = {
@@ -283,8 +284,8 @@ def _steadiness(card: Card) -> str:
     if not told:
         return ""
     lines = "".join(
-        f"<tr><td>{escape(words)}</td><td>{_short(told['before'][name])}</td><td>{_short(told['after'][name])}</td></tr>"
-        for name, words in STEADY.values()
+        f"<tr><td>{escape(words)}</td><td>{_short(told['before'].get(name))}</td><td>{_short(told['after'].get(name))}</td></tr>"
+        for name, words in (*STEADY.values(), RIM)
     )
     curves, count = told["curves"], max(len(told["curves"]["before"]["head"]), 2)
     paths = "".join(

@@ -73,6 +73,29 @@ def _told_worker(sign: dict[str, Any]) -> str:
     return f"{job} on {sign['node']}" if sign.get("node") else ""
 
 
+def left_over(results: Path) -> list[str]:
+    """Files in videos/ and masters/ that no row delivers any more, as one of another name, container or language took
+    their place; relative to the results folder."""
+    kept = {f"{folder}/{name}" for sidecar in results.glob("videos/*.json") for folder, name in _delivered(sidecar)}
+    found = [path for folder in ("videos", "masters") for path in results.glob(f"{folder}/[!.]*")]
+    names = sorted(f"{path.parent.name}/{path.name}" for path in found if path.suffix != ".json")
+    return [name for name in names if name not in kept]
+
+
+def _delivered(sidecar: Path) -> list[tuple[str, str]]:
+    """Folder and name of what a row delivers: by its note, or by its longer sidecar where a rerun took the note."""
+    note = _sidecar(sidecar.parent.parent / "clips" / sidecar.stem / "delivered.json") or {}
+    told = note if "master" in note else _sidecar(sidecar) or {}
+    return [("videos", told.get("video", "")), ("masters", told.get("master", ""))]
+
+
+def told_left_over(results: Path) -> str:
+    """One line about them, '' where there are none."""
+    names = left_over(results)
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"of earlier settings, delivered by no row any more: {listed}; move or delete them" if names else ""
+
+
 def _with_maker(state: RowState, entry: dict[str, Any] | None, maker: dict[str, Any] | None) -> RowState:
     """The state with who makes or made the row, how far it is, and what it took."""
     if state.state == "waiting" and state.where == "generate" and maker:

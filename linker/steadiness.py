@@ -26,7 +26,8 @@ class Watch:
         apart = cv2.distanceTransform((~self._head).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         self._away = apart > AWAY * SIDE if self._head.any() else np.ones_like(self._head)
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        self._sums = np.zeros((2, int(self._away.sum()), 3))
+        self._rim = ~self._head & ~self._away
+        self._sums, self._rim_sums = (np.zeros((2, int(place.sum()), 3)) for place in (self._away, self._rim))
         self._first = self._grey = np.zeros(0)
         self._moved: list[float] = []
         self._left: list[float] = []
@@ -49,20 +50,23 @@ class Watch:
         self._left.append(float(np.sqrt(_mean((pixels - self._first) ** 2))))
         self._colours.append(pixels.mean(axis=0) if len(pixels) else np.zeros(3))
         self._sums += pixels, pixels**2
+        rim = small[self._rim].astype(np.float64)
+        self._rim_sums += rim, rim**2
         self._grey = grey
 
     def figures(self, fps: int) -> Figures:
-        """`background_variance`: over time, the mean of pixels and channels, levels squared; `head_motion`: the mean,
-        in parts per thousand of the crop's side a frame; `colour_drift`: of the background's mean colour from the first
+        """`background_variance`: over time, the mean of pixels and channels, levels squared; `rim_variance`: the same
+        of the rim between head and background, where hair and shoulders move with the head; `head_motion`: the mean, in
+        parts per thousand of the crop's side a frame; `colour_drift`: of the background's mean colour from the first
         to the last seconds, in the channel that differs most, levels. The background's are None where the head leaves
         none, the head's where there are not two frames or no head."""
         count, has_background, colours = len(self._moved), bool(self._away.any()), np.array(self._colours)
-        mean, square = self._sums / max(count, 1)
         end = max(1, min(round(END_S * fps), count // 4))
         drift = float(np.abs(colours[-end:].mean(axis=0) - colours[:end].mean(axis=0)).max()) if count else 0.0
         moves = count > 1 and bool(self._head.any())
         return {
-            "background_variance": round(float((square - mean**2).mean()), 4) if has_background else None,
+            "background_variance": _variance(self._sums, count) if has_background else None,
+            "rim_variance": _variance(self._rim_sums, count) if self._rim.any() else None,
             "head_motion": round(1000 * float(np.mean(self._moved[1:])), 3) if moves else None,
             "colour_drift": round(drift, 3) if has_background else None,
         }
@@ -83,6 +87,11 @@ def compared(before: Watch, after: Watch, fps: int) -> Figures:
         "after": after.figures(fps),
         "curves": {"before": before.curves(), "after": after.curves()},
     }
+
+
+def _variance(sums: np.ndarray, count: int) -> float:
+    mean, square = sums / max(count, 1)
+    return round(float((square - mean**2).mean()), 4)
 
 
 def _mean(values: np.ndarray) -> float:

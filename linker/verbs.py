@@ -23,7 +23,7 @@ from linker.plan import make_plan, media_faults, to_json, to_text
 from linker.process import resolved
 from linker.records import Manifest, Row
 from linker.run import Order, find_profile, order, run_curation, run_training, run_workflow, trained_card
-from linker.status import RowState, counts, read_states, table
+from linker.status import RowState, counts, read_states, table, told_left_over
 from linker.train.presets import refuse_useless_training
 
 DEMO = ROOT_DIR / "workflow" / "resources" / "demo" / "manifest.csv"
@@ -104,6 +104,8 @@ def _conclude(todo: Order, states: list[RowState], code: int, seconds: float) ->
     for state in bad:
         print(state, file=sys.stderr)
     print(f"{counts(states)} in {seconds:.0f} s")
+    if told := told_left_over(todo.results):
+        print(told)
     print(f"videos: {todo.results / 'videos'}\nreport: {todo.results / 'report' / 'index.html'}")
     unfinished = [state for state in states if state.state in ("failed", "waiting")]
     if unfinished or (code and not bad):
@@ -119,7 +121,8 @@ def status(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps([state.to_json() for state in states], indent=1, ensure_ascii=False))
         else:
-            print(("\033[2J\033[H" if options.watch and sys.stdout.isatty() else "") + table(states), flush=True)
+            told = "\n".join(filter(None, [table(states), told_left_over(Path(options.results))]))
+            print(("\033[2J\033[H" if options.watch and sys.stdout.isatty() else "") + told, flush=True)
         if not options.watch or not any(state.state == "waiting" for state in states):
             return 0
         time.sleep(options.watch)

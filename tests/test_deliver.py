@@ -108,7 +108,7 @@ def test_the_sidecar_proves_what_was_delivered(delivery: Delivery) -> None:
     assert (facts["consent_ref"], facts["frames"], facts["language"]) == ("C-7", FRAMES, "fr")
     assert {check["state"] for check in facts["checks"]} == {"pass", "not applicable"}
     assert {"linker", "torch", "diffusers", "av"} <= set(facts["versions"])
-    assert read_json(delivery.delivered) == {"video": "c1.mp4"}
+    assert read_json(delivery.delivered) == {"video": "c1.mp4", "master": ""}
 
 
 def test_what_stabilising_did_is_judged_and_told(delivery: Delivery) -> None:

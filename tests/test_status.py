@@ -12,7 +12,7 @@ import pytest
 from linker.heartbeat import beating
 from linker.manifest import read_manifest
 from linker.records import Manifest, Refusal, Row, write_json
-from linker.status import RowState, counts, read_states, table
+from linker.status import RowState, counts, left_over, read_states, table, told_left_over
 from linker.verbs import forget
 
 REFUSAL = Refusal("no_face", "found no face", "crop_face").to_json()
@@ -106,6 +106,22 @@ def test_a_rerun_that_failed_is_no_done_row(tmp_path: Path, manifest: Manifest, 
     assert (found.state, found.where) == ("waiting", step)
     log.unlink()  # intermediates may be deleted to save room
     assert states(tmp_path, manifest)["a"].state == "done"
+
+
+def test_files_that_no_row_delivers_any_more_are_named(tmp_path: Path, manifest: Manifest) -> None:
+    """After a change of name, container or master the old files stay: they are the user's."""
+    delivered(tmp_path, "a")
+    delivered(tmp_path, "b")
+    (tmp_path / "clips" / "b" / "delivered.json").unlink()  # being finished again: the last good video is still its own
+    assert left_over(tmp_path) == []
+    for name in ("videos/a.mkv", "masters/a.mov", "masters/b.mov"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"old")
+    write_json(tmp_path / "clips" / "a" / "delivered.json", {"video": "a.mp4", "master": ""})
+    write_json(tmp_path / "videos" / "b.json", {"video": "b.mp4", "master": "b.mov"})
+    assert left_over(tmp_path) == ["masters/a.mov", "videos/a.mkv"]
+    assert "masters/a.mov, videos/a.mkv; move or delete" in told_left_over(tmp_path)
+    assert told_left_over(tmp_path / "empty") == ""
 
 
 def test_a_half_written_sidecar_is_no_sidecar(tmp_path: Path, manifest: Manifest) -> None:

@@ -60,6 +60,21 @@ def test_a_planted_drift_of_colour_is_found() -> None:
     assert curve[-1] == pytest.approx(11.5, abs=0.8)
 
 
+def test_the_rim_has_a_figure_of_its_own() -> None:
+    """Hair that swims just outside the head is neither head nor background."""
+    still = cv2.resize(texture(64), (512, 512))
+    ring = cv2.circle(np.zeros((512, 512), np.uint8), (256, 256), 130, 1, 30).astype(bool)
+    frames = [np.where(ring[..., None], still ^ np.uint8(16 * (index % 2)), still) for index in range(8)]
+    swam, still_one = watched(frames, disc()).figures(25), watched([still] * 8, disc()).figures(25)
+    assert (swam["background_variance"], still_one["rim_variance"]) == (0, 0)
+    assert swam["rim_variance"] > 5
+    steady = {**still_one, "background_variance": 1.0}
+    found = {check.name: check for check in steadied({"before": steady, "after": swam})}
+    assert found["rim about the head, share of its variance left"].state == "not applicable"
+    found = {check.name: check for check in steadied({"before": swam, "after": {**swam, "rim_variance": 40.0}})}
+    assert found["rim about the head, share of its variance left"].state == "warn"
+
+
 def test_a_head_that_fills_the_crop_leaves_no_background() -> None:
     figures = watched([texture(64)] * 2, np.ones((512, 512), np.float32)).figures(25)
     assert (figures["background_variance"], figures["colour_drift"], figures["head_motion"]) == (None, None, 0)
