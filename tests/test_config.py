@@ -71,6 +71,10 @@ def test_an_assignment_without_group_key_or_value_is_an_error(words: str) -> Non
         parse_assignment(words)
 
 
+def test_a_value_with_a_colon_is_words() -> None:
+    assert parse_assignment("finish.label=AI: made") == {"finish": {"label": "AI: made"}}
+
+
 def test_merge_leaves_its_arguments_alone() -> None:
     low, high = {"a": {"b": 1}}, {"a": {"c": 2}}
     assert merge(low, high) == {"a": {"b": 1, "c": 2}}
