@@ -25,6 +25,9 @@ STILL_CHANGE, FROZEN_S = 0.02, 0.8  # levels of luma a picture; seconds of speec
 FLASH_LEVELS, FLASHES_A_S = 21.9, 3  # a tenth of the range, opposing changes (ITU-R BT.1702)
 FACE_WARN, FACE_FAIL = 0.8, 0.5
 MOUTH_MOVES, MOUTH_FOLLOWS, MOUTH_RESTS = 0.5, 0.1, 1.0
+# A mouth is dead where next to nothing changes, or what does goes with the head (decision 0007): shares of the mouth's
+# contrast, and of all change in its place; only from this scale on.
+MOUTH_STILL, MOUTH_CARRIED, MOUTH_ASKED = 0.016, (0.035, 0.35), 0.5
 SEAM_WARN, SEAM_FAIL, SEAM_LEVELS = 2.0, 4.0, 3.0  # times the 99th percentile elsewhere; and at least levels of luma
 LOUDNESS_LU = 1.0
 CLIPPED = 1e-3
@@ -82,7 +85,7 @@ def run_checks(found: Measured, ordered: Ordered) -> list[Check]:
         *_format(found, pictures, sound, ordered),
         *_sound(pictures, sound, ordered),
         *_pictures(pictures.curves, ordered),
-        *_mouth(pictures.curves, sound, ordered),
+        *_mouth(pictures, sound, ordered),
         seams(pictures.curves, ordered),
         _background(pictures),
         Check("drift, windows anchored again", WARN if ordered.anchored_s else PASS, len(ordered.anchored_s), 0,
@@ -252,8 +255,9 @@ def is_spoken(time_s: np.ndarray, speech: list[list[float]], edge_s: float = 0.0
     return spoken
 
 
-def _mouth(curves: Curves, sound: Sound, ordered: Ordered) -> Iterator[Check]:
-    """Warnings only: weights differ in how far they open a mouth, and a soft voice opens it little."""
+def _mouth(pictures: Pictures, sound: Sound, ordered: Ordered) -> Iterator[Check]:
+    """Only a dead mouth fails: weights differ in how far they open one, and a soft voice opens it little."""
+    curves = pictures.curves
     spoken, wide = (is_spoken(curves.time_s, ordered.speech, edge_s) for edge_s in (0.0, EDGE_S))
     moves = "mouth moves with speech, levels"
     follows, rests = "mouth follows the sound, correlation", "mouth rests in silence, share of its motion in speech"
@@ -261,8 +265,7 @@ def _mouth(curves: Curves, sound: Sound, ordered: Ordered) -> Iterator[Check]:
         why = "the mouth's scale is 0" if ordered.mouth_scale == 0 else "hardly any speech was found"
         yield from (Check(name, NONE, None, None, why) for name in (moves, follows, rests))
         return
-    moved = float(curves.mouth[spoken].std())
-    yield Check(moves, PASS if moved >= MOUTH_MOVES else WARN, round(moved, 2), MOUTH_MOVES)
+    yield _moves(moves, pictures, spoken, ordered.mouth_scale)
     level = np.log10(envelope(sound.samples, curves.time_s, ordered.fps) + 1e-4)
     together = correlation(level, curves.mouth)
     yield Check(follows, PASS if together >= MOUTH_FOLLOWS else WARN, round(together, 2), MOUTH_FOLLOWS)
@@ -272,6 +275,16 @@ def _mouth(curves: Curves, sound: Sound, ordered: Ordered) -> Iterator[Check]:
     motion = np.abs(np.diff(curves.mouth, prepend=curves.mouth[:1]))
     share = float(motion[~wide].mean() / max(motion[spoken].mean(), 1e-6))
     yield Check(rests, PASS if share <= MOUTH_RESTS else WARN, round(share, 2), MOUTH_RESTS)
+
+
+def _moves(name: str, pictures: Pictures, spoken: np.ndarray, scale: float) -> Check:
+    """Does the mouth change by itself, beside being carried by the head?"""
+    moved, own = (float(curve[spoken].std()) for curve in (pictures.curves.mouth, pictures.curves.mouth_own))
+    share, of_all = own / max(pictures.mouth_contrast, 1.0), own / max(moved, 1e-6)
+    is_dead = share < MOUTH_STILL or (share < MOUTH_CARRIED[0] and of_all < MOUTH_CARRIED[1])
+    if scale >= MOUTH_ASKED and is_dead:
+        return Check(name, FAIL, round(own, 2), MOUTH_MOVES, f"of {moved:.2f} levels of change, the rest is the head's")
+    return Check(name, PASS if own >= MOUTH_MOVES else WARN, round(own, 2), MOUTH_MOVES)
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:

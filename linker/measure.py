@@ -19,6 +19,7 @@ from linker.media import Undecodable, audio_chunks, digest_frame, digest_sound, 
 
 SMALL_PX, FACE_PX, MOUTH_PX = 96, 48, 32
 FACE_SHIFT_PX = 6  # of FACE_PX: how far a head may have moved
+MOUTH_SHIFT = 0.2  # of the mouth's box: how far a head may have carried it
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # ITU-R BT.709
 DARK_LUMA = 32  # of 16..235
 LISTEN_S = 30.0  # the piece of sound that is laid over its source at once
@@ -38,7 +39,7 @@ class Places:
 class Curves:
     """By picture, float32 (F,): time shown (s); mean luma; share of dark pixels; change since the picture before, of
     all and in the head; likeness of the face to the portrait's (correlation, 1 = the same); how far the mouth is from
-    the portrait's (levels of luma)."""
+    the portrait's in its place (levels of luma), and how far where it fits best near by, without the head's motion."""
 
     time_s: np.ndarray
     luma: np.ndarray
@@ -47,6 +48,7 @@ class Curves:
     head_change: np.ndarray
     face: np.ndarray
     mouth: np.ndarray
+    mouth_own: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Pictures:
     start_s: float
     error: str
     curves: Curves
+    mouth_contrast: float  # standard deviation of luma in the portrait's mouth
     background: float  # variance over time away from the head, levels squared, as the mean over pixels
     frame_md5: str
 
@@ -119,10 +122,11 @@ def _pictures(video: Path, places: Places) -> Pictures | None:
         except (av.error.FFmpegError, ValueError) as fault:
             error = f"picture {len(rows)}: {fault}"
         told = _told(stream)
-    columns = np.array(rows, np.float32).reshape(-1, 7).T
+    columns = np.array(rows, np.float32).reshape(-1, 8).T
     return Pictures(
-        **told, error=error, curves=Curves(*columns), background=look.background(), frame_md5=digest.hexdigest()
-    )
+        **told, error=error, curves=Curves(*columns), mouth_contrast=look.mouth_contrast,
+        background=look.background(), frame_md5=digest.hexdigest(),
+    )  # fmt: skip
 
 
 def _told(stream: Any) -> dict[str, Any]:
@@ -155,6 +159,8 @@ class Look:
         self._places, self._fits = places, places.still.shape[1::-1] == size
         still = luma_of(places.still)
         self._face, self._mouth = _cut(still, places.head, FACE_PX), _cut(still, places.mouth, MOUTH_PX)
+        self._about, self._about_px = _about(places.mouth, places.still.shape[:2])
+        self.mouth_contrast = float(self._mouth.std())
         self._before: tuple[np.ndarray, np.ndarray] | None = None
         self._away = _away(places.head, places.still.shape[:2])
         self._sums, self._count = np.zeros((2, SMALL_PX, SMALL_PX)), 0
@@ -175,7 +181,15 @@ class Look:
             float(np.abs(face - before[1]).mean()),
             _likeness(face, self._face),
             float(np.abs(mouth - self._mouth).mean()),
+            self._own(luma) if fits else 0.0,
         )
+
+    def _own(self, luma: np.ndarray) -> float:
+        """How far the mouth is from the portrait's where it fits best."""
+        x0, y0, x1, y1 = self._about
+        near = cv2.resize(luma[y0:y1, x0:x1], self._about_px, interpolation=cv2.INTER_AREA).astype(np.float32)
+        _, _, (x, y), _ = cv2.minMaxLoc(cv2.matchTemplate(near, self._mouth, cv2.TM_SQDIFF))
+        return float(np.abs(near[y : y + MOUTH_PX, x : x + MOUTH_PX] - self._mouth).mean())
 
     def background(self) -> float:
         """Variance over time of what lies away from the head; 0 where the head fills the frame."""
@@ -193,6 +207,16 @@ def _away(head: Box, shape: tuple[int, ...]) -> np.ndarray:
     y0, y1 = (np.clip(edge * SMALL_PX / shape[0], 0, SMALL_PX) for edge in (head[1] - reach, head[3] + reach))
     away[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = False
     return away
+
+
+def _about(mouth: Box, shape: tuple[int, ...]) -> tuple[Box, tuple[int, int]]:
+    """The mouth's box with what lies MOUTH_SHIFT about it, and its width and height where the mouth's are MOUTH_PX."""
+    across, down = mouth[2] - mouth[0], mouth[3] - mouth[1]
+    x0, y0 = max(mouth[0] - round(MOUTH_SHIFT * across), 0), max(mouth[1] - round(MOUTH_SHIFT * down), 0)
+    x1, y1 = mouth[2] + round(MOUTH_SHIFT * across), mouth[3] + round(MOUTH_SHIFT * down)
+    box = x0, y0, min(x1, shape[1]), min(y1, shape[0])
+    width, height = (box[2] - x0) / across * MOUTH_PX, (box[3] - y0) / down * MOUTH_PX
+    return box, (max(round(width), MOUTH_PX), max(round(height), MOUTH_PX))
 
 
 def luma_of(still: np.ndarray) -> np.ndarray:

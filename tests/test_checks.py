@@ -156,6 +156,17 @@ def dead_mouth(film_: Film) -> None:
     film_.pictures = [picture(index, mouth=0.3) for index in range(FRAMES)]
 
 
+def still_mouth(film_: Film) -> None:
+    """The head rests, and the mouth with it."""
+    film_.pictures = [paint(*SIZE, (80, 80), 90, (0, 0), 0.3) for _ in range(FRAMES)]
+
+
+def unasked_mouth(film_: Film) -> None:
+    """As dead, but hardly any motion was ordered."""
+    dead_mouth(film_)
+    film_.ordered = {"mouth_scale": 0.1}
+
+
 def mouth_in_silence(film_: Film) -> None:
     film_.pictures = [
         picture(index, mouth=0.8 * (index % 3 == 0) - opening(index / FPS) * 0.1) for index in range(FRAMES)
@@ -202,7 +213,9 @@ BEFORE: list[tuple[Callable[[Film], None], str, str]] = [
     (lost_face, "face in every picture, least likeness", FAIL),
     (seam, "seams at window joins, worst against the rest", FAIL),
     (swimming_background, "background, variance over time", WARN),
-    (dead_mouth, "mouth moves with speech, levels", WARN),
+    (dead_mouth, "mouth moves with speech, levels", FAIL),
+    (still_mouth, "mouth moves with speech, levels", FAIL),
+    (unasked_mouth, "mouth moves with speech, levels", WARN),
     (mouth_in_silence, "mouth rests in silence, share of its motion in speech", WARN),
     (wrong_language, "language tag", FAIL),
     (wrong_size, "size", FAIL),
