@@ -51,6 +51,7 @@ STEPS = {
     "list_footage": "linker.curate.steps",
     "measure_video": "linker.curate.measure",
     "measure_syncnet": "linker.curate.syncnet",
+    "hear_language": "linker.curate.language",
     "judge_video": "linker.curate.judge",
     "cut_segments": "linker.curate.segments",
     "funnel": "linker.curate.funnel",

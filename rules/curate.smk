@@ -78,6 +78,31 @@ rule measure_syncnet:
         " --sound {input.sound:q} --weights {input.weights:q} --embeddings {output.embeddings:q}"
 
 
+rule hear_language:
+    input:
+        sound="footage/{video}/sound.wav",
+        facts="footage/{video}/facts.json",
+    output:
+        language="footage/{video}/language.json",
+    log:
+        "logs/hear_language/{video}.log",
+    benchmark:
+        "benchmarks/hear_language/{video}.jsonl"
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=60,
+    params:
+        settings=token(SETTINGS.language),
+    message:
+        "hear_language {wildcards.video}"
+    shell:
+        "python -P -m linker.cli hear_language --log {log:q} --sound {input.sound:q} --facts {input.facts:q}"
+        " --language {output.language:q} --settings {params.settings:q}"
+
+
 rule judge_video:
     input:
         embeddings=syncnet_embeddings,
@@ -139,6 +164,7 @@ rule funnel:
         listing="footage.json",
         verdicts=of_videos("verdicts.json"),
         looks=of_videos("looks.npz"),
+        languages=heard_languages(),
         segments=of_videos("segments.json"),
     output:
         verdicts="verdicts.jsonl",
@@ -153,11 +179,13 @@ rule funnel:
         "../environment.yml"
     params:
         settings=token(SETTINGS.curate),
+        hearing=token(SETTINGS.language),
     message:
         "funnel"
     shell:
         "python -P -m linker.cli funnel --log {log:q} --listing {input.listing:q} --lines {output.verdicts:q}"
         " --table {output.table:q} --dataset {output.dataset:q} --settings {params.settings:q}"
+        " --hearing {params.hearing:q}"
 
 
 rule measure_check:

@@ -2,6 +2,7 @@
 
 PYTHONPATH=.:tests python tests/planted.py LIST_OR_FOLDER CURATED [SECONDS]
 LIST_OR_FOLDER was curated into CURATED before (`python3 -m linker curate`). Prints a line a fault; misses by name.
+The faults: those of linker/synth/defects.py at half strength; sound shifted by so many frames; H.264 at such a crf.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from linker.model.critic import SyncCritic, load_critic
 from linker.synth.defects import DEFECTS, PER_FRAME, Footage, plant
 from linker.ticks import read_sound, ticks
 
-KINDS = ("hard_cut", "hand", "thing", "mask", "flicker", "shift_5", "shift_8", "shift_-8", "other_voice")
+KINDS = ("hard_cut", "hand", "thing", "mask", "flicker", "shift_5", "shift_8", "shift_-8", "other_voice", "crf_45")
+CRF = 18  # of the clips that faults are planted into
 
 
 def filmed(video: Path, measures: Measures, seconds: float) -> Footage:
@@ -50,18 +52,22 @@ def shifted(footage: Footage, frames: int) -> Footage:
 
 
 def with_fault(kind: str, footage: Footage, other: Footage, seed: int) -> Footage:
+    if kind.startswith("crf_"):
+        return footage  # the fault is in how it is written
     if kind.startswith("shift_"):
         return shifted(footage, int(kind.removeprefix("shift_")))
     return plant(kind, footage, other, 0.5, seed)
 
 
-def dropped(footage: Footage, critic: SyncCritic, settings: CurateSettings) -> tuple[dict[str, str], list[int]]:
+def dropped(
+    footage: Footage, critic: SyncCritic, settings: CurateSettings, crf: int = CRF
+) -> tuple[dict[str, str], list[int]]:
     """Stage -> reason of what was refused, and the offsets that were found."""
     height, width = footage.frames.shape[1:3]
     with tempfile.TemporaryDirectory() as folder:
         sound, video = Path(folder, "sound.wav"), Path(folder, "video.mp4")
         write_wav(sound, footage.samples, SAMPLE_RATE_HZ)
-        encode(footage.frames, [Target(video, (width, height), crf=18)], sound, len(footage.frames))
+        encode(footage.frames, [Target(video, (width, height), crf=crf)], sound, len(footage.frames))
         measures, samples = look_through(video), read_sound(video, len(footage.frames))
     segments, verdicts = judge("planted", measures, samples, critic, settings)
     found = {verdict.stage: verdict.reason for verdict in reversed(verdicts) if not verdict.kept}
@@ -81,9 +87,10 @@ def main(listed: Path, curated: Path, seconds: float = 6.0) -> None:
     tally: dict[str, list[int]] = defaultdict(list)
     for i, (video, clip) in enumerate(zip(videos, clips, strict=True)):
         for kind in KINDS:
-            stage = DEFECTS[kind][0] if kind in DEFECTS else "sync"
+            stage = DEFECTS[kind][0] if kind in DEFECTS else "coherence" if kind.startswith("crf_") else "sync"
             planted = with_fault(kind, clip, clips[(i + 5) % len(clips)], i)
-            found, offsets = dropped(planted, critic, settings)
+            crf = int(kind.removeprefix("crf_")) if kind.startswith("crf_") else CRF
+            found, offsets = dropped(planted, critic, settings, crf)
             tally[kind].append(stage in found)
             if kind.startswith("shift_") and offsets:
                 wanted = own[video.id] + int(kind.removeprefix("shift_"))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_language import write_checkpoint
 
 from linker.config import FACE_PX, FPS, SAMPLE_RATE_HZ
 from linker.curate.segments import in_step
@@ -164,6 +165,13 @@ def test_nothing_is_done_twice_and_a_moved_threshold_decodes_nothing(curated: Pa
     with tarfile.open(shards[0]) as tar:
         told = [json.loads(tar.extractfile(m).read()) for m in tar if m.name.endswith(".json")]  # type: ignore[union-attr]
     assert [one["verdicts"]["occlusion"]["threshold"] for one in told] == [0.19] * 3
+    weights = write_checkpoint(curated / "w.pt", {"fr": 20.0})
+    heard = curate(
+        curated / "raw", curated / "out", "--set", f"language.whisper={weights}", "--set", "language.min_speech_s=1"
+    )
+    assert heard.returncode == 0, heard.stderr
+    rows = list(csv.DictReader((curated / "out" / "dataset" / "segments.csv").open()))
+    assert [row["language"] for row in rows] == ["fr"] * 3
     stricter = curate(curated / "raw", curated / "out", "--set", "curate.min_face_px=2000")
     assert stricter.returncode == 0, stricter.stderr
     rows = list(csv.DictReader((curated / "out" / "funnel.csv").open()))

@@ -237,6 +237,12 @@ def of_videos(name):
     return [f"footage/{video}/{name}" for video in VIDEOS]
 
 
+def heard_languages():
+    """What whisper hears in footage whose language nobody names, where its weights are set."""
+    unnamed = [video.id for video in VIDEOS.values() if not video.language] if SETTINGS.language.whisper else []
+    return [f"footage/{video}/language.json" for video in unnamed]
+
+
 def syncnet_weights():
     """SyncNet's weights where the user gave some."""
     return [SETTINGS.curate.syncnet] if SETTINGS.curate.syncnet else []

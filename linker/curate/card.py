@@ -19,7 +19,15 @@ def write_card(path: Path, rows: list[dict[str, Any]], kept: list[dict[str, Any]
     parts = ["# Talking-head segments", _summary(rows, kept), "## Funnel", "\n".join(_table(rows))]
     parts += ["Dropped, by reason: `dropped.png`; pictures of each reason: `sheets/`.", "## Splits", SPLITS]
     parts += [_counted(kept, "split"), _alike(kept), "## Licences", _counted(kept, "licence")]
-    parts += ["## Languages", _counted(kept, "language"), "## Doubles", _doubles(kept), "## Form", FORM]
+    parts += [
+        "## Languages",
+        _counted(kept, "language"),
+        _languages(kept),
+        "## Doubles",
+        _doubles(kept),
+        "## Form",
+        FORM,
+    ]
     parts += ["## Thresholds", f"```json\n{token(settings)}\n```"]
     with atomic(path) as temporary:
         temporary.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
@@ -35,6 +43,11 @@ def _summary(rows: list[dict[str, Any]], kept: list[dict[str, Any]]) -> str:
     videos, people = ({segment[name] for segment in kept} for name in ("video", "identity"))
     hours = f"{rows[-1]['hours']:.3f} of {rows[0]['hours']:.3f} hours"
     return f"{len(kept)} segments, {hours}, of {len(people)} people in {len(videos)} videos."
+
+
+def _languages(kept: list[dict[str, Any]]) -> str:
+    unnamed = any(not segment["language"] for segment in kept)
+    return "Languages come from the list, or from whisper where `language.whisper` is set." if unnamed else ""
 
 
 def _doubles(kept: list[dict[str, Any]]) -> str:

@@ -7,11 +7,11 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from linker.config import FPS, CurateSettings
+from linker.config import FPS, CurateSettings, LanguageSettings
 from linker.curate.card import write_card
 from linker.curate.doubles import find_doubles, load_look
 from linker.curate.pack import Packed, pack_shards
@@ -48,7 +48,9 @@ class Judged:
         return f"{self.video.id.replace('.', '-')}-{self.number:04d}"
 
 
-def funnel(listing: Path, lines: Path, table: Path, dataset: Path, settings: CurateSettings) -> None:
+def funnel(
+    listing: Path, lines: Path, table: Path, dataset: Path, settings: CurateSettings, hearing: LanguageSettings
+) -> None:
     """Write `lines` (JSON, a verdict each), `table` (CSV), and the data set beside its card `dataset` (README.md).
 
     What was found of each video in `listing` lies in footage/{video}/ beside it; a command line does not hold them all.
@@ -56,6 +58,8 @@ def funnel(listing: Path, lines: Path, table: Path, dataset: Path, settings: Cur
     videos = read_listing(read_json(listing)["videos"])
     homes = {video.id: listing.parent / "footage" / video.id for video in videos}
     told = [read_json(home / "verdicts.json") for home in homes.values()]
+    if hearing.whisper:
+        videos = [_heard(video, homes[video.id]) for video in videos]
     judged = [segment for video, one in zip(videos, told, strict=True) for segment in in_order(video, one)]
     write_lines(lines, (verdict for one in told for verdict in one["verdicts"]))
     rows = count(judged, sum(one["duration_s"] for one in told) / 3600)
@@ -69,6 +73,11 @@ def funnel(listing: Path, lines: Path, table: Path, dataset: Path, settings: Cur
     draw_sheets(folder / "sheets", judged, {name: home / "measures.npz" for name, home in homes.items()})
     draw_dropped(folder / "dropped.png", judged)
     write_card(dataset, rows, list(lines_of.values()), settings)
+
+
+def _heard(video: Video, home: Path) -> Video:
+    """With the language that hear_language heard, where the list names none."""
+    return video if video.language else replace(video, language=read_json(home / "language.json")["language"])
 
 
 def in_order(video: Video, told: dict[str, Any]) -> list[Judged]:
