@@ -54,8 +54,12 @@ def find_whisper(path_or_name: str) -> Path:
 
 def whisper_folder() -> Path:
     """The folder with named weights: LINKER_WHISPER_DIR, otherwise where whisper itself keeps what it downloads."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("LINKER_WHISPER_DIR") or Path(cache) / "whisper")
+    return Path(os.environ.get("LINKER_WHISPER_DIR") or cache_home() / "whisper")
+
+
+def cache_home() -> Path:
+    """Where programs keep what they can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def load_codec(folder: Path, own: Any, channels: int | None = None) -> Any:

@@ -1,12 +1,10 @@
-"""Is a checkpoint whole, and does it fit the rows that ask for it? Told from cards and headers: no network is built.
+"""Is a checkpoint whole, and does it fit the rows that ask for it? Told from its card and files: no network is built.
 
-NaN, and names within a block, are left to who loads it: the workers, and `python3 -m linker weights FOLDER`.
+Names within a block are left to who loads it: the workers, and `python3 -m linker weights FOLDER`.
 """
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,11 +13,7 @@ from linker.config import MINI_DIR, GenerateSettings, preset_of, weights_folder
 from linker.errors import EnvironmentError
 from linker.model.architecture import Architecture
 from linker.model.card import CARD, WEIGHTS, read_architecture, read_card, weight_files
-from linker.records import sha256_file
-
-HASHED_MB = 512  # a file up to this is hashed before every run, a second at most; a larger one by `weights` alone
-HEADER_MB = 100  # the format's own limit
-Shapes = dict[str, tuple[int, ...]]
+from linker.tensors import Shapes, read_header, scan
 
 
 def check_checkpoint(settings: GenerateSettings, presets: Iterable[str]) -> None:
@@ -27,17 +21,25 @@ def check_checkpoint(settings: GenerateSettings, presets: Iterable[str]) -> None
     settings' own). Raises EnvironmentError: one line with what was found, what was needed, and what to type."""
     folder = weights_folder(settings)
     try:
-        arch = read_architecture(folder)
-        chosen = {preset_of(settings, arch.size, name or settings.preset).decoder for name in presets}
-        _check_files(folder)
-        _check_nets(folder / WEIGHTS, read_header(folder / WEIGHTS), arch)
-        check_codec(folder / "codec", arch.latent_channels)
-        check_speech_encoder(folder / "speech", arch.speech_dim)
-        if "tiny" in chosen:
-            check_tiny_decoder(folder / "tiny", arch.latent_channels)
-        _check_parts(folder, ("codec", "speech", *(["tiny"] if "tiny" in chosen else [])))
+        size = read_architecture(folder).size
+        chosen = {preset_of(settings, size, name or settings.preset).decoder for name in presets}
+        check_folder(folder, "tiny" in chosen)
     except EnvironmentError as fault:
         raise EnvironmentError(f"{fault}; {_remedy(folder)}") from None
+
+
+def check_folder(folder: Path, tiny: bool | None = None) -> None:
+    """Refuse a checkpoint whose files are not those of its card, or do not fit each other; `tiny`: with its tiny
+    decoder; without a word, where there is one. Raises EnvironmentError."""
+    arch = read_architecture(folder)
+    _check_files(folder)
+    _check_nets(folder / WEIGHTS, read_header(folder / WEIGHTS), arch)
+    check_codec(folder / "codec", arch.latent_channels)
+    check_speech_encoder(folder / "speech", arch.speech_dim)
+    with_tiny = (folder / "tiny").is_dir() if tiny is None else tiny
+    if with_tiny:
+        check_tiny_decoder(folder / "tiny", arch.latent_channels)
+    _check_parts(folder, ("codec", "speech", *(["tiny"] if with_tiny else [])))
 
 
 def _remedy(folder: Path) -> str:
@@ -48,7 +50,7 @@ def _remedy(folder: Path) -> str:
 
 
 def _check_files(folder: Path) -> None:
-    """Every file that the card names is there, whole, and, up to HASHED_MB, has the card's SHA-256."""
+    """Every file that the card names is there, whole, has the card's SHA-256, and holds numbers alone."""
     files = read_card(folder).get("files")
     if not isinstance(files, dict) or WEIGHTS not in files:
         raise EnvironmentError(f"{folder / CARD}: found no hash of {WEIGHTS} under 'files', needed one of every file")
@@ -57,8 +59,12 @@ def _check_files(folder: Path) -> None:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise EnvironmentError(f"{folder / CARD}: names {name}, which lies outside the checkpoint")
         read_header(path)
-        if path.stat().st_size <= HASHED_MB * 1e6 and (found := sha256_file(path)) != wanted:
-            raise EnvironmentError(f"{path}: found SHA-256 {found[:12]}..., needed the card's {str(wanted)[:12]}...")
+        found = scan(path)
+        if found.sha256 != wanted:
+            told = f"found SHA-256 {found.sha256[:12]}..., needed the card's {str(wanted)[:12]}..."
+            raise EnvironmentError(f"{path}: {told}")
+        if found.odd:
+            raise EnvironmentError(f"{path}: {found.odd} holds NaN or infinity, needed numbers")
 
 
 def _check_parts(folder: Path, parts: Iterable[str]) -> None:
@@ -69,26 +75,6 @@ def _check_parts(folder: Path, parts: Iterable[str]) -> None:
             raise EnvironmentError(f"{folder / part}: found no .safetensors file, needed the weights of its network")
         for path in found:
             read_header(path)
-
-
-def read_header(path: Path) -> Shapes:
-    """Names and shapes of a safetensors file. Raises EnvironmentError for a missing, truncated or other file."""
-    try:
-        with path.open("rb") as stream:
-            length = struct.unpack("<Q", stream.read(8))[0]
-            if length > HEADER_MB * 1e6:
-                raise ValueError(f"its length would be {length} bytes")
-            header = json.loads(stream.read(length))
-        shapes = {name: tuple(told["shape"]) for name, told in header.items() if name != "__metadata__"}
-        ends = [told["data_offsets"][1] for name, told in header.items() if name != "__metadata__"]
-    except FileNotFoundError:
-        raise EnvironmentError(f"{path}: missing, needed by the checkpoint") from None
-    except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError) as error:
-        raise EnvironmentError(f"{path}: found no header ({error}), needed a whole safetensors file") from None
-    found, needed = path.stat().st_size, 8 + length + max(ends, default=0)
-    if found != needed:
-        raise EnvironmentError(f"{path}: found {found} bytes, needed {needed}; it was truncated or added to")
-    return shapes
 
 
 def _check_nets(path: Path, found: Shapes, arch: Architecture) -> None:

@@ -17,11 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from linker import process
-from linker.backends import check_compiler, load_speech_encoder, load_tiny_decoder
-from linker.config import PACKAGE_DIR, GenerateSettings, LaunchSettings, Preset, preset_of, weights_folder
+from linker.backends import cache_home, check_compiler, load_speech_encoder, load_tiny_decoder
+from linker.config import (
+    FPS,
+    PACKAGE_DIR,
+    SAMPLE_RATE_HZ,
+    GenerateSettings,
+    LaunchSettings,
+    Preset,
+    preset_of,
+    weights_folder,
+)
 from linker.errors import EnvironmentError
 from linker.faults import first_line
 from linker.model.architecture import Architecture
+from linker.model.audio_context import encode_speech
 from linker.model.card import read_architecture, weights_hash
 from linker.model.codec import Portrait, decode_frames, load_codec, read_portrait
 from linker.model.lingualinker import LinguaLinker
@@ -188,6 +198,18 @@ def load_engine(settings: GenerateSettings, tiny: bool = False) -> Engine:
     return Engine(recipe, model, codec, speech, small)
 
 
+@torch.inference_mode()
+def try_speech(engine: Engine) -> None:
+    """Hear a second of noise. Raises EnvironmentError where the speech encoder does not run, or gives no numbers."""
+    folder, noise = engine.recipe.folder / "speech", np.random.default_rng(0).standard_normal(SAMPLE_RATE_HZ)
+    try:
+        states = encode_speech(engine.speech, noise.astype(np.float32), FPS)
+    except RuntimeError as error:
+        raise EnvironmentError(f"{folder}: the speech encoder does not run ({first_line(error)})") from None
+    if not torch.isfinite(states).all():
+        raise EnvironmentError(f"{folder}: the speech encoder makes NaN or infinity of noise")
+
+
 def prepare(network: Any, device: torch.device, dtype: torch.dtype) -> None:
     """Place a network for inference. The matrices that autocast would cast at every call are kept in `dtype`: the same
     numbers in half the memory; convolutions take their channels last."""
@@ -202,8 +224,7 @@ def compile_nets(model: LinguaLinker) -> None:
     """Compile the denoising net for its one fixed shape; what the compiler makes is kept for later processes. Raises
     EnvironmentError where there is no compiler."""
     check_compiler()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lingualinker", "inductor")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_home() / "lingualinker" / "inductor"))
     model.denoising.compile(dynamic=False, fullgraph=True)
 
 

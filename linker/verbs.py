@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from linker import leases, lock
-from linker.checkpoint import check_checkpoint
+from linker.checkpoint import check_checkpoint, check_folder
 from linker.config import MINI_DIR, ROOT_DIR, TRAIN_PRESETS, GenerateSettings
 from linker.errors import EnvironmentError, ManifestError, SettingsError
 from linker.footage import read_footage, refusals
@@ -207,7 +207,7 @@ def curate(options: argparse.Namespace) -> int:
 
 def weights(options: argparse.Namespace) -> int:
     """Check a checkpoint folder and tell what is in it (without one: the embedded weights), or start one."""
-    from linker.engine import load_engine
+    from linker.engine import load_engine, try_speech
     from linker.model.lingualinker import describe
 
     if options.words[:2] == ["init", "base"] and len(options.words) == 3:
@@ -215,16 +215,20 @@ def weights(options: argparse.Namespace) -> int:
     if len(options.words) > 1:
         raise SettingsError("weights: needed a folder, or `init base FOLDER --from ...`")
     folder = Path(options.words[0]) if options.words else MINI_DIR
+    check_folder(folder)
     told = describe(folder)
-    load_engine(GenerateSettings(weights=str(folder)), tiny=(folder / "tiny").is_dir())
+    try_speech(load_engine(GenerateSettings(weights=str(folder)), tiny=(folder / "tiny").is_dir()))
     print(json.dumps(told, indent=1))
     return 0
 
 
 def _start_base(folder: Path, words: list[str]) -> int:
-    from linker.train.start import find_sources, start_base
+    from linker.train.sources import find_sources
+    from linker.train.start import refuse_occupied, start_base
 
+    refuse_occupied(folder)
     print(json.dumps(start_base(find_sources(words), folder), indent=1))
+    print(f"the names behind these numbers: {folder / 'sources.json'}", file=sys.stderr)
     return 0
 
 

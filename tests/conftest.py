@@ -14,7 +14,7 @@ from cluster import Cluster, missing
 
 ROOT = Path(__file__).resolve().parent.parent
 TRIVIAL = {
-    "checkpoint": ("check_checkpoint",),
+    "checkpoint": ("check_checkpoint", "check_folder"),
     "audio": ("normalize_audio", "examine_audio"),
     "language": ("detect_language",),
     "face": ("crop_face", "extract_masks", "examine_portrait"),

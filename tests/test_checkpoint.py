@@ -7,16 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderTiny
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny import TINY, write_tiny
+from tiny import TINY, tiny_model, write_tiny
 
-from linker import checkpoint
+from linker import tensors
 from linker.checkpoint import check_checkpoint
 from linker.cli import main
 from linker.config import MINI_DIR, GenerateSettings
@@ -25,7 +29,7 @@ from linker.model.lingualinker import LinguaLinker
 from linker.records import sha256_file
 
 ROOT = Path(__file__).resolve().parent.parent
-NETS = "linker.safetensors"
+NETS, CARD = "linker.safetensors", "lingualinker.json"
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +54,8 @@ def change_card(weights: Path, group: str, **values: object) -> None:
 
 def write_nets(weights: Path, drop: str = "", **more: torch.Tensor) -> None:
     """Other nets, with a card that has their hash."""
-    tensors = {name: value for name, value in load_file(weights / NETS).items() if name != drop or not drop}
-    save_file(tensors | more, weights / NETS)
+    kept = {name: value for name, value in load_file(weights / NETS).items() if name != drop or not drop}
+    save_file(kept | more, weights / NETS)
     change_card(weights, "files", **{NETS: sha256_file(weights / NETS)})
 
 
@@ -84,6 +88,14 @@ def flipped_byte(weights: Path) -> None:
     whole = bytearray((weights / NETS).read_bytes())
     whole[-5] ^= 1
     (weights / NETS).write_bytes(whole)
+
+
+def no_hashes(weights: Path) -> None:
+    change_json(weights / CARD, files=None)
+
+
+def with_nan(weights: Path) -> None:
+    write_nets(weights, **{"audio.norm.bias": torch.full((24,), torch.nan)})
 
 
 def truncated(weights: Path) -> None:
@@ -148,6 +160,8 @@ BAD: list[tuple[Callable[[Path], None], str]] = [
     (speech_width, "hidden_size is 1024, the checkpoint's nets need 24"),
     (speech_in_the_nets, "audio.norm.weight: found (24,), needed (1024,)"),
     (outside, "outside the checkpoint"),
+    (with_nan, "audio.norm.bias holds NaN or infinity"),
+    (no_hashes, "found no hash of linker.safetensors"),
 ]
 
 
@@ -202,7 +216,91 @@ def test_a_row_that_asks_for_the_tiny_decoder_needs_it(weights: Path) -> None:
         check_checkpoint(settings, {"draft"})
 
 
-def test_large_files_are_not_hashed(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong_hash(weights)
-    monkeypatch.setattr(checkpoint, "HASHED_MB", 0)
-    check_checkpoint(GenerateSettings(weights=str(weights)), {""})
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
+    """Every file counts as a large one; those that were read whole."""
+    read: list[Path] = []
+    hashed = tensors.sha256_file
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tensors, "ALWAYS_MB", 0)
+    monkeypatch.setattr(tensors, "sha256_file", lambda path: read.append(path) or hashed(path))
+    return read
+
+
+def test_a_large_file_is_read_once_until_it_changes(weights: Path, large: list[Path]) -> None:
+    settings = GenerateSettings(weights=str(weights))
+    for _ in range(2):
+        check_checkpoint(settings, {""})
+    assert len(large) == 3
+    write_nets(weights, **{"audio.norm.bias": torch.full((24,), torch.nan)})
+    for _ in range(2):
+        with pytest.raises(EnvironmentError, match=r"linker.safetensors: audio\.norm\.bias holds NaN"):
+            check_checkpoint(settings, {""})
+    assert len(large) == 4
+
+
+def test_a_home_that_cannot_be_written_costs_time_alone(weights: Path, large: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    for _ in range(2):
+        check_checkpoint(GenerateSettings(weights=str(weights)), {""})
+    assert len(large) == 6
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@given(place=st.integers(0, 59), value=st.sampled_from([torch.nan, torch.inf, -torch.inf, 65504.0, -1e-7, 0.0]))
+@examples(max_examples=20, deadline=None)
+def test_what_is_no_number_is_found_wherever_it_is(dtype: torch.dtype, place: int, value: float) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensors, "PIECE", 7)
+        holder = torch.randn(3, 20).to(dtype)
+        holder.view(-1)[place] = value
+        save_file({"a": torch.arange(9), "b": torch.randn(4).to(dtype), "c": holder}, Path(folder) / "x.safetensors")
+        found = tensors.scan(Path(folder) / "x.safetensors").odd
+    assert found == ("" if torch.isfinite(holder).all() else "c")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"), [(no_nets, "safetensors: missing"), (no_hashes, "found no hash"), (with_nan, "holds NaN")]
+)
+def test_the_command_that_is_given_names_the_fault(
+    weights: Path, capsys: pytest.CaptureFixture, spoil: Callable[[Path], None], words: str
+) -> None:
+    """`run` says to type `weights FOLDER`, and so does this."""
+    spoil(weights)
+    assert main(["weights", str(weights)]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line, line
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(truncated, "bytes, needed"), (with_nan, "holds NaN"), (no_card, CARD)])
+def test_training_refuses_a_bad_start_before_anything_starts(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture, spoil: Callable[[Path], None], words: str
+) -> None:
+    (tmp_path / "train-000000.tar").touch()
+    spoil(weights)
+    chosen = ["--set", f"train.start={weights}", "--set", f"train.shards={tmp_path}"]
+    assert main(["train", "--preset", "base", "--results", str(tmp_path / "r"), *chosen]) == 3
+    line = capsys.readouterr().err
+    assert line.startswith("error: train.start: ")
+    assert words in line, line
+    assert "weights init base" in line
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_speech_encoder_in_half_precision_is_heard(weights: Path) -> None:
+    path = weights / "speech" / "model.safetensors"
+    save_file({name: value.half() for name, value in load_file(path).items()}, path, metadata={"format": "pt"})
+    change_json(weights / "speech" / "config.json", dtype="float16")
+    change_card(weights, "files", **{"speech/model.safetensors": sha256_file(path)})
+    assert main(["weights", str(weights)]) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Without a word, in the precision that the model has."""
+    model = tiny_model().to(dtype)
+    model.save_pretrained(tmp_path, {})
+    stored, again = load_file(tmp_path / NETS), LinguaLinker.from_pretrained(tmp_path).state_dict()
+    for name, value in model.state_dict().items():
+        assert stored[name].dtype == dtype
+        assert torch.equal(again[name], value.float()), name

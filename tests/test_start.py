@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import re
+import shutil
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -16,15 +21,18 @@ from tiny import tiny_speech
 from transformers import Wav2Vec2ForPreTraining
 
 from linker.backends import load_speech_encoder, load_tiny_decoder
+from linker.cli import main
 from linker.errors import EnvironmentError, SettingsError
 from linker.model.architecture import BASE
 from linker.model.codec import load_codec
 from linker.model.lingualinker import LinguaLinker, describe
 from linker.model.temporal import TemporalModule
 from linker.train.hallo import CARRIED, DROPPED, FRESH, hallo_architecture, origins_of
-from linker.train.start import PARTS, find_sources, start_base
+from linker.train.sources import PARTS, WEIGHT_NAMES, find_sources
+from linker.train.start import ACCOUNT, start_base
 
 WIDTHS = (16, 32)
+ONES = "1" * 40  # a revision
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +98,41 @@ def test_the_account_names_every_key(published: Path, started: tuple[Path, dict]
     assert account["speech"]["dropped"]["made for its own pretraining"] > 0
     assert describe(target)["training"]["sources"]["unet"]["sha256"]
     assert set(account["fresh"]) == {"starts at zero", "the region gate is new", "the audio projector is new"}
+    named, ours = json.loads((target / ACCOUNT).read_text()), set(LinguaLinker.from_pretrained(target).state_dict())
+    for part in ("unet", "motion"):
+        dropped = [name for names in named[part]["dropped"].values() for name in names]
+        theirs = load_file(published / part / "diffusion_pytorch_model.safetensors")
+        assert sorted(named[part]["used"] + dropped) == sorted(theirs)
+    fresh = {name for names in named["fresh"].values() for name in names}
+    assert fresh < ours
+    assert {name for name in ours if ".gate." in name} == set(named["fresh"]["the region gate is new"])
+    assert "quantizer.codevectors" in named["speech"]["dropped"]["made for its own pretraining"]
+
+
+def test_what_was_taken_can_be_pinned(published: Path, started: tuple[Path, dict], tmp_path: Path) -> None:
+    """The card says what to give next time for the very same bytes."""
+    again = [part["pinned"] for name, part in started[1].items() if name != "fresh"]
+    assert len(again) == 4
+    assert find_sources(again).keys() == set(PARTS)
+
+
+def test_a_folder_with_something_in_it_is_left_alone(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "linker.safetensors").write_text("trained for a month")
+    assert main(["weights", "init", "base", str(tmp_path / "base"), "--from", str(published)]) == 2
+    assert "needed a new or empty folder" in capsys.readouterr().err
+    assert (tmp_path / "base" / "linker.safetensors").read_text() == "trained for a month"
+
+
+def test_what_fails_leaves_nothing(published: Path, tmp_path: Path) -> None:
+    words = changed(published, tmp_path, "speech", lambda tensors: tensors.update(
+        {name: torch.full_like(value, torch.nan) for name, value in tensors.items()
+         if name == "wav2vec2.encoder.layers.0.final_layer_norm.bias"}))  # fmt: skip
+    with pytest.raises(EnvironmentError, match=r"speech: .*final_layer_norm\.bias holds NaN"):
+        start_base(find_sources(words), tmp_path / "new" / "base")
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_codec_and_speech_encoder_load_like_any_checkpoints(started: tuple[Path, dict]) -> None:
@@ -205,6 +248,30 @@ def test_a_tiny_decoder_comes_along(published: Path, tmp_path: Path) -> None:
     assert describe(tmp_path / "base")["files"]["tiny/diffusion_pytorch_model.safetensors"]
 
 
+def test_sources_in_half_precision_become_whole(published: Path, tmp_path: Path) -> None:
+    """A codec that has only its fp16 file, and speech weights in float16, also by their config."""
+    for part, name in (("codec", "diffusion_pytorch_model.fp16.safetensors"), ("speech", "model.safetensors")):
+        shutil.copytree(published / part, tmp_path / part)
+        (old,) = (tmp_path / part).glob("*.safetensors")
+        tensors = {key: value.half() for key, value in load_file(old).items()}
+        old.unlink()
+        save_file(tensors, tmp_path / part / name, metadata={"format": "pt"})
+    config = tmp_path / "speech" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float16"}))
+    words = [str(published), f"codec={tmp_path / 'codec'}", f"speech={tmp_path / 'speech'}"]
+    start_base(find_sources(words), tmp_path / "base")
+    for part in ("codec", "speech"):
+        (file,) = (tmp_path / "base" / part).glob("*.safetensors")
+        assert {value.dtype for value in load_file(file).values()} == {torch.float32}
+    assert main(["weights", str(tmp_path / "base")]) == 0
+
+
+def test_a_pickle_of_something_else_is_named(published: Path, tmp_path: Path) -> None:
+    torch.save([torch.ones(2)], tmp_path / "net.pth")
+    with pytest.raises(EnvironmentError, match=r"net\.pth: found a list, needed tensors by their names"):
+        start_base(find_sources([str(published), f"hallo={tmp_path}"]), tmp_path / "base")
+
+
 def test_a_source_with_nan_is_named(published: Path, tmp_path: Path) -> None:
     words = changed(published, tmp_path, "unet", lambda tensors: tensors["conv_in.weight"].fill_(torch.nan))
     with pytest.raises(EnvironmentError, match=r"unet: conv_in\.weight holds NaN"):
@@ -247,9 +314,19 @@ def test_a_pinned_hash_is_held(published: Path) -> None:
     ("word", "kind", "said"),
     [
         ("nowhere", SettingsError, "needed a folder"),
-        ("unet=nowhere", EnvironmentError, "no such folder"),
+        (
+            "unet=none/unet",
+            EnvironmentError,
+            r"no such folder; .*download \S+ unet/config.json .* --local-dir none`",
+        ),
+        ("speech=none", EnvironmentError, "hf download facebook/wav2vec2-xls-r-300m config.json .* --local-dir none"),
         ("unet=owner/name@main", EnvironmentError, "40 digits of a revision"),
-        ("unet=owner/name/unet@" + "0" * 40, EnvironmentError, "hf download owner/name"),
+        (f"unet=owner/name/unet@{ONES}", EnvironmentError, "`hf download owner/name unet/config.json unet/diff"),
+        (
+            f"codec=owner/name@{ONES}",
+            EnvironmentError,
+            f"download owner/name config.json diff.* --revision {ONES}`",
+        ),
     ],
 )
 def test_sources_that_are_not_there(
@@ -260,7 +337,92 @@ def test_sources_that_are_not_there(
         find_sources([str(published), word])
 
 
-def test_an_empty_folder_says_what_was_looked_for(published: Path, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_bytes((published / "motion" / "config.json").read_bytes())
-    with pytest.raises(EnvironmentError, match=r"looked for diffusion_pytorch_model\.safetensors"):
-        start_base(find_sources([str(published), f"motion={tmp_path}"]), tmp_path / "base")
+@pytest.mark.parametrize("lacks", ["config.json", "diffusion_pytorch_model.safetensors"])
+def test_a_missing_file_says_what_gets_it(published: Path, tmp_path: Path, lacks: str) -> None:
+    shutil.copytree(published / "motion", tmp_path / "motion")
+    (tmp_path / "motion" / lacks).unlink()
+    with pytest.raises(
+        EnvironmentError, match=rf"{lacks}.*`hf download \S+ config.json .*{tmp_path}/motion`, and give"
+    ):
+        start_base(find_sources([str(published), f"motion={tmp_path / 'motion'}"]), tmp_path / "base")
+
+
+class Hub(ThreadingHTTPServer):
+    """A model hub with one repository: the published folder, whose codec has its weights three times."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), HubAnswer)
+        self.files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for name in ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin"):
+            self.files[f"codec/{name}"] = self.files["codec/diffusion_pytorch_model.safetensors"]
+        self.sent: list[tuple[str, str]] = []
+        self.sends = 0.0  # the share of what is asked for that comes before the connection breaks
+
+
+class HubAnswer(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/api/models/owner/name"):
+            told = [{"type": "file", "path": name, "size": len(data), "oid": ONES} for name, data in
+                    self.server.files.items()]  # fmt: skip
+            self.answer(json.dumps(told).encode(), "application/json", "")
+        else:
+            name = self.path.partition(f"/resolve/{ONES}/")[2]
+            if name in self.server.files:
+                self.answer(self.server.files[name], "application/octet-stream", name)
+            else:
+                self.send_error(404)
+
+    do_HEAD = do_GET
+
+    def answer(self, data: bytes, kind: str, name: str) -> None:
+        begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        part = data[begin:]
+        self.send_response(206 if begin else 200)
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+        digest = hashlib.sha256(data).hexdigest()
+        for key, value in (("Content-Type", kind), ("ETag", f'"{digest}"'), ("X-Repo-Commit", ONES),
+                           ("Content-Length", str(len(part)))):  # fmt: skip
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.server.sent += [(name, self.headers.get("Range", ""))] if name else []
+            breaks = name.endswith(WEIGHT_NAMES) and len(part) > 9000
+            self.wfile.write(part[: round(self.server.sends * len(part))] if breaks else part)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_one_weights_file_is_fetched_and_a_broken_download_goes_on(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub(published)
+    Thread(target=hub.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{hub.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+        f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+    )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    words = [str(published), f"codec=owner/name/codec@{ONES}"]
+    with pytest.raises(EnvironmentError, match=r"not fetched .*type `hf download owner/name codec/config\.json"):
+        find_sources(words)
+    hub.sends = 0.5
+    folder = find_sources(words)["codec"].folder
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert (folder / "diffusion_pytorch_model.safetensors").read_bytes() == hub.files[
+        "codec/diffusion_pytorch_model.safetensors"
+    ]
+    assert {name for name, _ in hub.sent} == {"codec/config.json", "codec/diffusion_pytorch_model.safetensors"}
+    begun = [int(span[6:-1]) for name, span in hub.sent if span.startswith("bytes=")]
+    assert len(begun) > 2
+    assert begun == sorted(set(begun))
+    hub.shutdown()
+    assert find_sources(words)["codec"].folder == folder  # what lies in the cache needs no hub

@@ -84,6 +84,8 @@ def test_masks_are_pooled_by_area() -> None:
 
 def test_both_stages_train_on_shards_from_a_checkpoint(shards: Path, tmp_path: Path) -> None:
     start = write_tiny(tmp_path / "start") / "lingualinker.json"
+    card = json.loads(start.read_text())
+    start.write_text(json.dumps(card | {"training": {"stage": 0, "sources": {"unet": {"used": 686}}}}))
     settings = TrainSettings(
         start=str(start.parent), shards=str(shards), stage1_steps=1, stage2_steps=1, stage1_batch=1, stage2_batch=1,
     )  # fmt: skip
@@ -106,6 +108,8 @@ def test_both_stages_train_on_shards_from_a_checkpoint(shards: Path, tmp_path: P
     engine = load_engine(GenerateSettings(weights=str(weights.parent)))
     assert engine.model.arch == TINY
     assert json.loads(beside[0].read_text())["start"]
+    for card in (stage1, weights):
+        assert json.loads(card.read_text())["training"]["sources"] == {"unet": {"used": 686}}
 
 
 def test_what_other_networks_encoded_is_encoded_anew(shards: Path, tmp_path: Path) -> None:

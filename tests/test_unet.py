@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, MotionAdapter, UNet2DConditionModel
 from tiny import TINY, tiny_conditions, tiny_model, told
+from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 
+from linker.bench.common import SD_CODEC, XLS_R
 from linker.model.architecture import BASE, Architecture
 from linker.model.lingualinker import LinguaLinker
 from linker.model.unet import USUAL_AREAS, Conditions, UNet
+from linker.train.sources import Source
+from linker.train.start import STABLE_DIFFUSION, base_architecture, placed, taken_whole
 
 PLAIN = Architecture(
     size="parity", sample_px=128, latent_px=16, latent_channels=4, channels=(32, 64, 64),
@@ -148,3 +153,32 @@ def test_samples_of_a_batch_do_not_mix() -> None:
         both = model.denoise(noisy, time, told(model, given))
         alone = model.denoise(noisy[:1], time[:1], told(model, first))
     torch.testing.assert_close(both[:1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_base_is_made_of_the_published_nets_at_full_width(tmp_path: Path) -> None:
+    """Without data: the configs of Stable Diffusion 1.5, of AnimateDiff, of Stable Diffusion's autoencoder and of
+    XLS-R describe BASE, and the plan gives each of both nets' parameters a key of its shape, or says why it is new."""
+    with torch.device("meta"):
+        nets = {
+            "unet": UNet2DConditionModel(cross_attention_dim=768, attention_head_dim=8, sample_size=64),
+            "motion": MotionAdapter(), "codec": AutoencoderKL(**SD_CODEC),
+            "speech": Wav2Vec2ForPreTraining(Wav2Vec2Config(**XLS_R)), "tiny": AutoencoderTiny(),
+        }  # fmt: skip
+        model = LinguaLinker(BASE)
+    for part, net in nets.items():
+        (net.config.save_pretrained if part == "speech" else net.save_config)(tmp_path / part)
+    assert base_architecture({part: Source(part, "", tmp_path / part) for part in nets}, {}) == BASE
+    theirs = {part: nets[part].state_dict() for part in ("unet", "motion")}
+    places, account = placed(model.state_dict(), theirs, STABLE_DIFFUSION)
+    new = [name for names in account["fresh"].values() for name in names]
+    assert sorted([*places, *new]) == sorted(model.state_dict())
+    dropped = account["unet"]["dropped"]["the audio attention's output starts at zero"]
+    assert len(account["unet"]["used"]) + len(dropped) == 686
+    assert {name.split(".")[0] for name in places} == {"reference", "denoising"}
+    whole, encoder = nets["speech"].state_dict(), nets["speech"].wav2vec2
+    left = [name for name in whole if not name.startswith("wav2vec2.")]
+    taken_whole("speech", encoder.state_dict(), left)
+    sizes = {"unet": 859.5, "motion": 453.2, "codec": 83.7, "tiny": 2.4}
+    for part, millions in {**sizes, "speech": 315.4}.items():
+        net = encoder if part == "speech" else nets[part]
+        assert sum(value.numel() for value in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.1), part

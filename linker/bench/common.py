@@ -24,6 +24,11 @@ SD_CODEC: dict[str, Any] = {  # Stable Diffusion 1.5's autoencoder
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "scaling_factor": 0.18215,
 }
+XLS_R: dict[str, Any] = {  # facebook/wav2vec2-xls-r-300m
+    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+    "conv_bias": True, "feat_extract_norm": "layer", "do_stable_layer_norm": True, "feat_proj_dropout": 0.1,
+    "num_codevectors_per_group": 320, "codevector_dim": 768, "proj_codevector_dim": 768,
+}  # fmt: skip
 
 
 def seconds(engine: Engine, action: Callable[[], Any], repeats: int = 2) -> float:

@@ -96,11 +96,14 @@ class LinguaLinker(nn.Module):
         std = like.new_tensor(self.arch.latent_std or (1.0,) * channels)
         return mean[:, None, None], std[:, None, None]
 
-    def save_pretrained(self, folder: Path, training: dict[str, Any], dtype: torch.dtype = torch.float16) -> None:
-        """Write the weights and the card; codec/ and speech/ are hashed as they lie there."""
+    def save_pretrained(self, folder: Path, training: dict[str, Any], dtype: torch.dtype | None = None) -> None:
+        """Write the weights, as they are or in another precision, and the card; codec/ and speech/ are hashed as they
+        lie there."""
         folder.mkdir(parents=True, exist_ok=True)
         with atomic(folder / WEIGHTS) as temporary:
-            save_file({k: v.detach().to(dtype).contiguous() for k, v in self.state_dict().items()}, temporary)
+            save_file(
+                {k: v.detach().to(dtype or v.dtype).contiguous() for k, v in self.state_dict().items()}, temporary
+            )
         write_json(folder / CARD, {
             "format": "lingualinker 1",
             "architecture": self.arch.model_dump(mode="json"),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from linker.checkpoint import check_folder
 from linker.config import MINI_DIR, TRAIN_PRESETS, TrainPreset, TrainSettings
 from linker.errors import EnvironmentError, SettingsError
-
-CARD = "lingualinker.json"
 
 
 def chosen(settings: TrainSettings) -> TrainPreset:
@@ -31,11 +30,19 @@ def refuse_useless_training(settings: TrainSettings) -> None:
     """Name what training would lack before it starts. Raises SettingsError, and EnvironmentError for what is not
     there."""
     start = start_folder(settings)
-    if start and not (start / CARD).is_file():
-        raise EnvironmentError(f"train.start: found no {start / CARD}; needed a LinguaLinker checkpoint folder")
+    if start:
+        _check_start(start)
     if settings.preset == "base" and not settings.shards:
         raise SettingsError(
             "train.shards is empty; preset base needs footage: give a folder that `linker curate` wrote"
         )
     if settings.shards and not any(Path(settings.shards).glob("train-[0-9]*.tar")):
         raise EnvironmentError(f"train.shards: found no train-*.tar in {settings.shards}; `linker curate` writes them")
+
+
+def _check_start(folder: Path) -> None:
+    try:
+        check_folder(folder)
+    except EnvironmentError as fault:
+        get = "`python3 -m linker weights init base FOLDER --from ...` makes such a checkpoint"
+        raise EnvironmentError(f"train.start: {fault}; {get}") from None

@@ -10,10 +10,12 @@ hallo   a folder with Hallo's net.pth, in place of unet and motion (hallo.py)
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import zipfile
-from collections.abc import Callable, Iterable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,22 +24,17 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from linker.errors import EnvironmentError, SettingsError
 from linker.model.architecture import BASE, Architecture
 from linker.model.lingualinker import LinguaLinker
-from linker.records import sha256_file
+from linker.records import sha256_file, write_json
 from linker.train import hallo
+from linker.train.sources import Source
 
-PARTS = ("unet", "motion", "codec", "speech")
-OTHERS = ("hallo", "tiny")
-HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(/(?P<folder>[\w.-]+))?@(?P<revision>[0-9a-f]{40})")
-WEIGHT_NAMES = (
-    *("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "model.safetensors"),
-    *("diffusion_pytorch_model.bin", "pytorch_model.bin", "net.pth"),
-)
+ACCOUNT = "sources.json"  # beside the card: the names behind the numbers that the card gives
+Tensors = Mapping[str, Tensor]
 Origins = tuple[tuple[str, str], ...]
 DROPPED = {  # keys of a source that deliberately have no place here: pattern -> why
     "unet": {r"\.attn2\.to_out\.": "the audio attention's output starts at zero"},
@@ -57,102 +54,6 @@ FRESH = {  # names of ours that no source can fill: pattern -> why
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a part comes from: what the user typed, the folder it lies in, and the file that holds its tensors."""
-
-    part: str
-    origin: str
-    folder: Path
-
-    @property
-    def file(self) -> Path:
-        """The weights file. Raises EnvironmentError naming what was looked for."""
-        for name in WEIGHT_NAMES:
-            if (self.folder / name).is_file():
-                return self.folder / name
-        raise EnvironmentError(f"{self.part}: no weights in {self.folder}; looked for {', '.join(WEIGHT_NAMES)}")
-
-    def config(self) -> dict[str, Any]:
-        """config.json of the folder."""
-        path = self.folder / "config.json"
-        try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise EnvironmentError(f"{self.part}: {path} cannot be read ({error})") from None
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors as they are; pickles are read with weights_only, and from the disk as they are asked for."""
-        try:
-            if self.file.suffix == ".safetensors":
-                found = load_file(self.file)
-            else:
-                mapped = zipfile.is_zipfile(self.file)
-                found = torch.load(self.file, map_location="cpu", weights_only=True, mmap=mapped)
-        except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
-            reason = str(error).split("\n")[0]
-            raise EnvironmentError(f"{self.file}: not a whole weights file ({reason})") from None
-        odd = [type(value).__name__ for value in found.values() if not isinstance(value, Tensor)]
-        if odd:
-            raise EnvironmentError(f"{self.file}: found {odd[0]} among its values, needed tensors alone")
-        return dict(found)
-
-
-def find_sources(words: Iterable[str]) -> dict[str, Source]:
-    """`--from` as typed: one folder that holds unet/ motion/ codec/ speech/, or part=PLACE for each part. A place is a
-    folder or a hub id owner/name[/folder]@revision; #SHA256 after it pins the weights file. `hallo` takes the place of
-    unet and motion; `tiny` may be left out.
-
-    Raises SettingsError for words that cannot be understood, EnvironmentError for what is not there.
-    """
-    places: dict[str, str] = {}
-    for word in words:
-        part, equals, place = word.partition("=")
-        if equals and part in PARTS + OTHERS:
-            places[part] = place
-        elif not equals and Path(word).is_dir():
-            places |= {name: str(Path(word) / name) for name in PARTS if name not in places}
-        else:
-            known = ", ".join(PARTS + OTHERS)
-            raise SettingsError(f"--from {word}: needed a folder, or one of {known} = folder or hub id")
-    needed = ("hallo", "codec", "speech") if "hallo" in places else PARTS
-    missing = [part for part in needed if part not in places]
-    if missing:
-        raise SettingsError(f"--from names no {', '.join(missing)}; give {missing[0]}=FOLDER or owner/name@revision")
-    wanted = [*needed, *(part for part in ("tiny",) if part in places)]
-    return {part: checked(Source(part, places[part], fetched(part, places[part]))) for part in wanted}
-
-
-def fetched(part: str, place: str) -> Path:
-    """The folder of a part; what lies on the hub is fetched into its cache (partial downloads go on, HF_HUB_OFFLINE
-    is respected)."""
-    place = place.partition("#")[0]
-    if Path(place).is_dir():
-        return Path(place)
-    match = HUB_ID.fullmatch(place)
-    if not match:
-        needed = "a folder, or owner/name[/folder]@ and the 40 digits of a revision"
-        raise EnvironmentError(f"{part}={place}: no such folder; needed {needed}")
-    from huggingface_hub import snapshot_download
-
-    repo, folder, revision = match["repo"], match["folder"] or "", match["revision"]
-    wanted = [f"{folder}/{name}".lstrip("/") for name in ("config.json", *WEIGHT_NAMES)]
-    try:
-        root = snapshot_download(repo, revision=revision, allow_patterns=wanted)
-    except (OSError, ValueError) as error:
-        get = f"hf download {repo} --revision {revision} --include '{folder or '.'}/*'"
-        raise EnvironmentError(f"{part}={place}: not in the hub's cache and not fetched ({error}); {get}") from None
-    return Path(root) / folder
-
-
-def checked(source: Source) -> Source:
-    """The source, its file proved to be the pinned one."""
-    pin = source.origin.partition("#")[2]
-    if pin and sha256_file(source.file) != pin:
-        raise EnvironmentError(f"{source.file}: SHA-256 is {sha256_file(source.file)}, pinned was {pin}")
-    return source
-
-
-@dataclass(frozen=True)
 class Plan:
     """How sources become the model: (part, key) that may fill a name, and why keys and names are left over."""
 
@@ -163,7 +64,14 @@ class Plan:
 
 
 def start_base(sources: dict[str, Source], target: Path) -> dict[str, Any]:
-    """Assemble the checkpoint folder `target`; the account that its card keeps: what each part's keys became."""
+    """Assemble the checkpoint folder `target`, whole or not at all. ACCOUNT in it names what became of every key; its
+    card, and what is returned, count them. Raises SettingsError for a target that holds something, EnvironmentError for
+    sources that do not fit."""
+    with whole_folder(target) as building:
+        return _assemble(sources, building)
+
+
+def _assemble(sources: dict[str, Source], target: Path) -> dict[str, Any]:
     torch.manual_seed(0)  # of what starts fresh
     tensors = {part: sources[part].tensors() for part in ("unet", "motion", "hallo") if part in sources}
     model = LinguaLinker(base_architecture(sources, tensors))
@@ -174,9 +82,42 @@ def start_base(sources: dict[str, Source], target: Path) -> dict[str, Any]:
     if "tiny" in sources:
         account["tiny"] = copy_tiny(sources["tiny"], target / "tiny", model.arch.latent_channels)
     for part, source in sources.items():
-        account[part] |= {"from": source.origin, "sha256": sha256_file(source.file)}
-    model.save_pretrained(target, {"stage": 0, "sources": account}, torch.float32)
-    return account
+        digest, place = sha256_file(source.file), source.origin.partition("#")[0]
+        account[part] |= {"from": source.origin, "sha256": digest, "pinned": f"{part}={place}#{digest}"}
+    write_json(target / ACCOUNT, account)
+    told: dict[str, Any] = counted(account)
+    model.save_pretrained(target, {"stage": 0, "sources": told}, torch.float32)
+    return told
+
+
+def counted(account: Any) -> Any:
+    """The account, its lists of names as their lengths."""
+    if isinstance(account, dict):
+        return {key: counted(value) for key, value in account.items()}
+    return len(account) if isinstance(account, list) else account
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder that becomes `target` when the block ends well, and nothing otherwise. Raises SettingsError."""
+    refuse_occupied(target)
+    place = target.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    try:
+        yield building
+        umask = os.umask(0)
+        os.umask(umask)
+        building.chmod(0o777 & ~umask)
+        os.rename(building, place)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def refuse_occupied(target: Path) -> None:
+    """Raises SettingsError for anything but a new or empty folder."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise SettingsError(f"{target}: found something there, needed a new or empty folder; name another")
 
 
 def base_architecture(sources: dict[str, Source], tensors: dict[str, dict[str, Tensor]]) -> Architecture:
@@ -224,18 +165,28 @@ HALLO = Plan(hallo.origins_of, {"hallo": hallo.CARRIED}, {"hallo": hallo.DROPPED
 
 
 def carry_over(
-    model: LinguaLinker, sources: dict[str, dict[str, Tensor]], plan: Plan
+    model: LinguaLinker, sources: Mapping[str, Tensors], plan: Plan
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     """(the model's whole state, filled; the account). Raises EnvironmentError unless every key of every source is used
     or named in the plan, every parameter of ours is filled or named there, and all that is used are numbers."""
-    state, used, fresh = model.state_dict(), {part: list[str]() for part in sources}, list[str]()
+    state = model.state_dict()
+    places, account = placed(state, sources, plan)
+    for name, (part, key) in places.items():
+        state[name] = finite(f"{part}: {key}", sources[part][key].float())
+    return state, account
+
+
+def placed(
+    state: Tensors, sources: Mapping[str, Tensors], plan: Plan
+) -> tuple[dict[str, tuple[str, str]], dict[str, dict[str, Any]]]:
+    """(the part and key that fill each parameter of ours; the account of all names), by names and shapes alone. Raises
+    EnvironmentError for what neither fits nor is named in the plan."""
+    places, fresh = dict[str, tuple[str, str]](), list[str]()
     for name, value in state.items():
         there = [(part, key) for part, key in plan.origins(name) if key in sources[part]]
         fitting = [(part, key) for part, key in there if sources[part][key].shape == value.shape]
         if fitting:
-            part, key = fitting[0]
-            state[name] = finite(f"{part}: {key}", sources[part][key].float())
-            used[part].append(key)
+            places[name] = fitting[0]
         elif there:
             part, key = there[-1]
             found, needed = tuple(sources[part][key].shape), tuple(value.shape)
@@ -245,8 +196,8 @@ def carry_over(
             part, key = wanted[-1] if wanted else ("sources", name)
             explain(name, plan.fresh, f"{part}: {key} is missing")
             fresh.append(name)
-    account = {part: account_of(part, sources[part], used[part], plan) for part in sources}
-    return state, account | {"fresh": tally(fresh, plan.fresh)}
+    account = {part: account_of(part, sources[part], places.values(), plan) for part in sources}
+    return places, account | {"fresh": sorted_out(fresh, plan.fresh)}
 
 
 def finite(what: str, value: Tensor) -> Tensor:
@@ -256,21 +207,22 @@ def finite(what: str, value: Tensor) -> Tensor:
     return value
 
 
-def account_of(part: str, source: Iterable[str], used: list[str], plan: Plan) -> dict[str, Any]:
-    """How many keys were used and for what (some fill two nets), and why the others were not."""
-    dropped, keys = plan.dropped.get(part, {}), sorted(set(used))
+def account_of(part: str, source: Iterable[str], places: Iterable[tuple[str, str]], plan: Plan) -> dict[str, Any]:
+    """Which keys were used (some fill two nets) and for what, and why the others were not."""
+    dropped, keys = plan.dropped.get(part, {}), sorted({key for where, key in places if where == part})
     left = sorted(set(source) - set(keys))
     for key in left:
         explain(key, dropped, f"{part}: {key} is unknown here; another architecture")
-    return {"used": len(keys), "carried": tally(keys, plan.carried[part]), "dropped": tally(left, dropped)}
+    carried = sorted_out(keys, plan.carried[part])
+    return {"used": keys, "carried": carried, "dropped": sorted_out(left, dropped)}
 
 
-def unexpected(part: str, names: Iterable[str], own: int) -> dict[str, Any]:
-    """The account of a part that is taken over whole."""
-    left, reasons = sorted(names), DROPPED.get(part, {})
+def taken_whole(part: str, own: Iterable[str], unexpected: Iterable[str]) -> dict[str, Any]:
+    """The account of a part that is taken over as it is."""
+    left, reasons = sorted(unexpected), DROPPED.get(part, {})
     for key in left:
         explain(key, reasons, f"{part}: {key} is unknown here; another architecture")
-    return {"used": own, "dropped": tally(left, reasons)}
+    return {"used": sorted(own), "dropped": sorted_out(left, reasons)}
 
 
 def explain(name: str, reasons: dict[str, str], fault: str) -> str:
@@ -281,10 +233,12 @@ def explain(name: str, reasons: dict[str, str], fault: str) -> str:
     raise EnvironmentError(fault)
 
 
-def tally(names: list[str], reasons: dict[str, str]) -> dict[str, int]:
-    """How many names each reason has."""
-    told = [explain(name, reasons, name) for name in names]
-    return {reason: told.count(reason) for reason in dict.fromkeys(told)}
+def sorted_out(names: Iterable[str], reasons: dict[str, str]) -> dict[str, list[str]]:
+    """The names that each reason has."""
+    told: dict[str, list[str]] = {}
+    for name in names:
+        told.setdefault(explain(name, reasons, name), []).append(name)
+    return told
 
 
 def copy_codec(source: Source, target: Path) -> dict[str, Any]:
@@ -293,7 +247,7 @@ def copy_codec(source: Source, target: Path) -> dict[str, Any]:
 
     codec, info = loaded(AutoencoderKL, source)
     codec.save_pretrained(target)
-    return unexpected("codec", info["unexpected_keys"], len(codec.state_dict()))
+    return taken_whole("codec", codec.state_dict(), info["unexpected_keys"])
 
 
 def copy_tiny(source: Source, target: Path, channels: int) -> dict[str, Any]:
@@ -305,7 +259,7 @@ def copy_tiny(source: Source, target: Path, channels: int) -> dict[str, Any]:
         found = small.config.latent_channels
         raise EnvironmentError(f"{source.folder}: decodes latents of {found} channels, needed {channels}")
     small.save_pretrained(target)
-    return unexpected("tiny", info["unexpected_keys"], len(small.state_dict()))
+    return taken_whole("tiny", small.state_dict(), info["unexpected_keys"])
 
 
 def copy_speech(source: Source, target: Path) -> dict[str, Any]:
@@ -314,17 +268,21 @@ def copy_speech(source: Source, target: Path) -> dict[str, Any]:
 
     encoder, info = loaded(Wav2Vec2Model, source)
     encoder.save_pretrained(target)
-    return unexpected("speech", info["unexpected_keys"], len(encoder.state_dict()))
+    return taken_whole("speech", encoder.state_dict(), info["unexpected_keys"])
 
 
 def loaded(kind: Any, source: Source) -> tuple[Any, dict[str, Any]]:
-    """A network and what its library says about keys. Raises EnvironmentError when any of its own is missing."""
+    """A network in float32, and what its library says about keys. Raises EnvironmentError when any of its own is
+    missing, or no number."""
+    half = {"variant": "fp16"} if ".fp16." in source.file.name else {}
     try:
-        net, info = kind.from_pretrained(source.folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        net, info = kind.from_pretrained(source.folder, local_files_only=True, output_loading_info=True, **half)
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         reason = str(error).split("\n")[0]
         raise EnvironmentError(f"{source.folder}: does not load as {kind.__name__} ({reason})") from None
     if info["missing_keys"] or info["mismatched_keys"]:
         lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))[0]
         raise EnvironmentError(f"{source.folder}: {lacking} of {kind.__name__} is missing or of another shape")
-    return net, info
+    for name, value in net.state_dict().items():
+        finite(f"{source.part}: {name}", value)
+    return net.float(), info

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from linker.backends import load_speech_encoder
 from linker.config import TrainSettings
 from linker.errors import EnvironmentError
 from linker.model.architecture import MINI, Architecture
+from linker.model.card import read_card
 from linker.model.codec import load_codec
 from linker.model.critic import save_critic
 from linker.model.lingualinker import LinguaLinker, read_architecture
@@ -159,7 +161,7 @@ def train_stage1(
     data = " ".join(sha256_file(path) for path in (encoded, *start))
     train_stage(model.train(), stage_1(settings), encoded.parent, stage1.parent, codec.parent.parent, data)
     if Ranks.join().is_first:
-        model.save_pretrained(stage1.parent, {"stage": 1}, torch.float32)
+        model.save_pretrained(stage1.parent, {"stage": 1, **begun_with(start[0] if start else None)}, torch.float32)
 
 
 def train_stage2(
@@ -187,7 +189,14 @@ def train_stage2(
     runs |= {"stage1": stage1.parent, "stage2": state}
     draw_curves({name: read_metrics(folder) for name, folder in runs.items()}, curves)
     write_record(record, settings, runs, data)
-    model.save_pretrained(weights.parent, {"stage": 2, "record": record.name, **settings.model_dump()})
+    told = {"stage": 2, "record": record.name, **settings.model_dump(), **begun_with(stage1)}
+    model.save_pretrained(weights.parent, told, torch.float16)
+
+
+def begun_with(card: Path | None) -> dict[str, Any]:
+    """The published weights that a checkpoint began with, as the card of the one before it names them."""
+    training = read_card(card.parent)["training"] if card else {}
+    return {name: training[name] for name in ("sources",) if name in training}
 
 
 def train_critic(critic: Path, settings: TrainSettings) -> None:
