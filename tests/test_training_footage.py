@@ -129,7 +129,7 @@ def test_training_that_lacks_something_is_refused_before_it_starts(tmp_path: Pat
         refuse_useless_training(TrainSettings(preset="base"))
     with pytest.raises(SettingsError, match=r"train\.start is empty; footage"):
         refuse_useless_training(TrainSettings(shards=str(shards)))
-    with pytest.raises(EnvironmentError, match=r"found no .*lingualinker\.json"):
+    with pytest.raises(EnvironmentError, match=r"train\.start: .*no lingualinker\.json there"):
         refuse_useless_training(TrainSettings(start=str(tmp_path)))
     with pytest.raises(SettingsError, match=r"train\.shards is empty; preset base needs footage"):
         refuse_useless_training(TrainSettings(preset="base", start=start))

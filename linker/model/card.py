@@ -27,7 +27,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise EnvironmentError(
-            f"{folder}: no {CARD} there; generate.weights needs 'mini' or a LinguaLinker checkpoint folder"
+            f"{folder}: no {CARD} there; needed 'mini' or a LinguaLinker checkpoint folder"
         ) from None
     except (OSError, ValueError) as error:
         raise EnvironmentError(f"{folder / CARD}: cannot be read ({error})") from None
