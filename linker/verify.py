@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from linker.config import REGIONS, LaunchSettings, read_group
+from linker.config import REGIONS, Group, LaunchSettings, Settings, read_group
 from linker.errors import EnvironmentError, LinkerError
-from linker.layers import layered, settings_of
+from linker.layers import FILES, layered, settings_of
 from linker.manifest import read_manifest
 from linker.media import Undecodable, frame_md5, pcm_md5
 from linker.records import Row, read_json, sha256_file
@@ -23,6 +23,7 @@ from linker.run import Order, run_workflow
 
 MAKING = ("weights", "code", "dtype", "device", "decoder", "seed", "sampling")  # what of "generation" decides frames
 MADE_WITH = ("dtype", "decoder", "rows_together", "compile")  # what of it is a setting, beside "sampling"
+FINISHING = ("background", "upscale", "finish")  # groups of settings that a sidecar tells whole
 HERE = LaunchSettings(cluster="debug")
 
 
@@ -83,10 +84,18 @@ def _recorded_order(results: Path, sidecar: Path, profile: Path | None) -> Order
     decided = {**made["sampling"], **{key: made[key] for key in MADE_WITH}, "shards": 1}
     told = {
         "generate": read_group("generate", {**settings.generate.model_dump(), **decided}, str(sidecar)),
-        "finish": read_group("finish", recorded["finish"], str(sidecar)),
+        **{name: _as_told(name, recorded[name], settings, sidecar) for name in FINISHING if name in recorded},
         "launch": settings_of(layered(profile, None, []), str(profile)).launch if profile else HERE,
     }
     return Order(results, results, settings.model_copy(update=told), profile)
+
+
+def _as_told(group: str, told: dict[str, Any], last: Settings, sidecar: Path) -> Group:
+    """Settings out of a sidecar; the folders of files that it names are those of the last run's settings."""
+    values = {key: value for key, value in told.items() if key != "weights_sha256"}
+    known = {key: getattr(getattr(last, group), key) for key in FILES.get(group, ())}
+    found = {key: path for key, path in known.items() if Path(path).name == values.get(key)}
+    return read_group(group, {**values, **found}, str(sidecar))
 
 
 def _remade_faults(sidecar: Path, order: Order, row: Row) -> Iterator[str]:
@@ -121,6 +130,8 @@ def _reasons(wanted: dict[str, Any], found: dict[str, Any]) -> str:
     """What else differs between the two makings, and may be why."""
     pairs = [(f"generation.{key}", wanted["generation"].get(key), found["generation"].get(key)) for key in MAKING]
     pairs += [(key, value, found["versions"].get(key)) for key, value in wanted["versions"].items()]
+    hashes = (facts.get("marks", {}).get("upscaler_sha256") for facts in (wanted, found))
+    pairs.append(("upscale.weights' SHA-256", *hashes))
     told = [f"{name} was {old}, is {new}" for name, old, new in pairs if old != new]
     return f" ({'; '.join(told)})" if told else ""
 

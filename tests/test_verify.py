@@ -12,6 +12,7 @@ from film import film
 
 from linker import verify
 from linker.cli import main
+from linker.config import Settings, UpscaleSettings
 from linker.errors import EnvironmentError
 from linker.manifest import read_manifest
 from linker.media import frame_md5, pcm_md5, write_wav
@@ -98,6 +99,16 @@ def test_a_clip_is_made_again_from_its_row_and_compared(
     made_again["code"] = 3
     assert verify_folder(results) == 4
     assert capsys.readouterr().out == "a: could not be made again; what was said above tells why\n"
+
+
+def test_files_that_a_sidecar_names_are_found_where_the_last_run_had_them() -> None:
+    last = Settings(upscale=UpscaleSettings(weights="/studio/net.pth"))
+    told = {"weights": "net.pth", "weights_sha256": "ab", "tile_px": 64}
+    assert verify._as_told("upscale", told, last, Path("a.json")) == UpscaleSettings(
+        weights="/studio/net.pth", tile_px=64
+    )
+    told["weights"] = "other.pth"
+    assert verify._as_told("upscale", told, last, Path("a.json")) == UpscaleSettings(weights="other.pth", tile_px=64)
 
 
 def test_a_clip_is_made_again_where_the_profile_says(results: Path, made_again: dict[str, Any]) -> None:
