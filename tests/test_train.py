@@ -21,7 +21,7 @@ from linker.media import probe, read_frames
 from linker.model.architecture import Architecture
 from linker.model.lingualinker import LinguaLinker
 from linker.train import steps
-from linker.train.dataset import Windows, quickness, union
+from linker.train.dataset import CALMEST, Windows, quickness, union
 from linker.train.fit import Diverged, Plan, fit, rate_at
 from linker.train.losses import Noising, changes, evened, masked_mean, region_loss
 from linker.train.speech import filter_bank
@@ -140,7 +140,10 @@ def test_a_window_holds_what_belongs_together(encoded: Path) -> None:
     first = batch.target[:, 0, 0, 0, 0]
     assert torch.equal(batch.target[:, :, 0, 0, 0], first[:, None] + torch.arange(12))
     before = batch.preceding.mean((2, 3, 4))
-    assert (before - (first[:, None] + torch.arange(-4, 0))).abs().max() < 0.15  # the noise that stands for generation
+    calm = before / (first[:, None] + torch.arange(-4, 0))  # what stands for generation: noise, and less motion
+    assert ((calm > CALMEST - 0.1) & (calm < 1.1)).all()
+    assert (calm.std(1) < 0.05).all()
+    assert 0 < ((calm - 1).abs() < 0.02).all(1).sum() < len(calm)
     heard = (first[:, None] + torch.arange(-2, 14)).clamp(0, 39)
     assert torch.equal(batch.speech[:, :, 0], heard)
 

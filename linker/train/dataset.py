@@ -25,6 +25,7 @@ from linker.train.mapped import mapped
 from linker.train.ranks import mixed, training_dtype
 
 OPEN = 128  # videos whose files are held open
+CALMEST = 0.4  # of the motion in a window's preceding frames against the truth
 QUICK_OF = 6  # starts of a window of which the one with the quickest eyes is taken
 ACTING = ("scales", "ranges")  # of head, mouth and eyes; footage has none and is taken as it is
 
@@ -151,8 +152,9 @@ class Windows:
         start = 0 if opening else self._start(rng, video, frames)
         if opening:  # a clip's first window: the portrait, repeated
             preceding = np.repeat(self._normal(video["still"])[None], self.arch.preceding, axis=0)
-        else:  # what was generated is never quite clean
-            preceding = self._normal(latents[start - self.arch.preceding : start])
+        else:  # what was generated is never quite clean and often too calm, which must not calm what follows
+            calm = rng.uniform(CALMEST, 1.0) if rng.random() < 0.5 else 1.0
+            preceding = calm * self._normal(latents[start - self.arch.preceding : start])
             preceding = preceding + rng.uniform(0, 0.15) * rng.standard_normal(preceding.shape)
         reach = self.arch.audio_context // 2
         heard = np.clip(np.arange(start - reach, start + frames + reach), 0, length - 1)
