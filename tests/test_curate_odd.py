@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from linker.config import CRITIC_DIR, CurateSettings, LimitSettings
-from linker.curate import measure
-from linker.curate.funnel import count, in_order
+from linker.curate import judge, measure, segments
+from linker.curate.funnel import count, in_order, uncut
 from linker.curate.judge import judge_video, with_tracks
 from linker.curate.measure import Measures, measure_video
-from linker.curate.verdicts import Verdict
+from linker.curate.verdicts import STAGES, Verdict
 from linker.errors import EnvironmentError
 from linker.footage import Video
 from linker.media import read_audio
@@ -77,7 +77,7 @@ def test_a_flat_picture_is_refused(tmp_path: Path) -> None:
 
 def test_whatever_goes_wrong_in_a_video_is_its_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = write(tmp_path / "a.mp4", [(96, 64)] * 10)
-    for fault, wanted in ((AssertionError("odd"), "unmeasurable"), (ValueError(""), "unmeasurable")):
+    for fault, wanted in ((AssertionError("odd"), "unreadable"), (ValueError(""), "unreadable")):
         monkeypatch.setattr(measure.Looker, "look", _raising(fault))
         facts = measured(video)
         assert kind(facts) == wanted
@@ -189,3 +189,30 @@ def test_refused_hours_are_hours_of_footage(tmp_path: Path) -> None:
     (refused,) = in_order(Video("a", whole), told)
     rows = count([refused], told["duration_s"] / 3600)
     assert (rows[0]["hours"], rows[1]["overall"]) == (pytest.approx(2 / 3600, abs=1e-4), 0)
+
+
+def test_a_segment_that_cannot_be_cut_is_dropped_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = write(tmp_path / "a.mp4", [(96, 64)] * 10)
+    measured(video)
+    kept = [{"segment": 0, "stage": stage, "kept": True, "measured": {"offset": 0}} for stage in STAGES]
+    told = {"video": "a", "segments": [{"number": 0, "first": 0, "last": 10, "slot": 0}], "verdicts": kept}
+    (tmp_path / "verdicts.json").write_text(json.dumps(told))
+    names = [tmp_path / name for name in ("verdicts.json", "measures.npz", "sound.wav", "segments.json")]
+    monkeypatch.setattr(segments, "_store", _raising(AssertionError("odd")))
+    segments.cut_segments(video, *names)
+    cut = json.loads(names[-1].read_text())
+    assert (cut["segments"], cut["refusal"]["kind"]) == ({}, "unreadable")
+    (verdict,) = uncut(told, cut)
+    assert (verdict["segment"], verdict["stage"], verdict["kept"]) == (0, "cut", False)
+    assert uncut(told, {"segments": {"0": "a.tar"}, "refusal": None}) == []
+
+
+def test_what_cannot_be_judged_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [tmp_path / name for name in ("measures.npz", "sound.wav", "facts.json")]
+    measured(write(tmp_path / "a.mp4", [(96, 64)] * 10))
+    monkeypatch.setattr(judge, "judge", _raising(IndexError("odd")))
+    critic = CRITIC_DIR / "critic.safetensors"
+    judge_video("a", *names, critic, tmp_path / "verdicts.json", tmp_path / "looks.npz", SETTINGS, [])
+    told = json.loads((tmp_path / "verdicts.json").read_text())
+    assert [(verdict["stage"], verdict["kind"]) for verdict in told["verdicts"]] == [("cut", "unreadable")]
+    assert told["duration_s"] == 0.4

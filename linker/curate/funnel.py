@@ -16,8 +16,9 @@ from linker.curate.card import write_card
 from linker.curate.doubles import find_doubles, load_look
 from linker.curate.pack import Packed, pack_shards
 from linker.curate.people import Person, find_people
+from linker.curate.segments import kept_segments
 from linker.curate.sheets import draw_dropped, draw_sheets
-from linker.curate.verdicts import STAGES
+from linker.curate.verdicts import STAGES, Verdict
 from linker.footage import Video, read_listing
 from linker.records import atomic, read_json
 
@@ -60,6 +61,8 @@ def funnel(
     told = [read_json(home / "verdicts.json") for home in homes.values()]
     if hearing.whisper:
         videos = [_heard(video, homes[video.id]) for video in videos]
+    for one, home in zip(told, homes.values(), strict=True):
+        one["verdicts"] += uncut(one, read_json(home / "segments.json"))
     judged = [segment for video, one in zip(videos, told, strict=True) for segment in in_order(video, one)]
     write_lines(lines, (verdict for one in told for verdict in one["verdicts"]))
     rows = count(judged, sum(one["duration_s"] for one in told) / 3600)
@@ -78,6 +81,14 @@ def funnel(
 def _heard(video: Video, home: Path) -> Video:
     """With the language that hear_language heard, where the list names none."""
     return video if video.language else replace(video, language=read_json(home / "language.json")["language"])
+
+
+def uncut(told: dict[str, Any], cut: dict[str, Any]) -> list[dict[str, Any]]:
+    """Verdicts on segments that every stage kept and that could not be cut."""
+    why = cut["refusal"]
+    lost = [piece.number for piece in kept_segments(told) if str(piece.number) not in cut["segments"]]
+    words = (0.0, 0.0, False, why["kind"], why["reason"]) if lost else ()
+    return [Verdict(told["video"], number, "cut", *words).to_json() for number in lost]
 
 
 def in_order(video: Video, told: dict[str, Any]) -> list[Judged]:

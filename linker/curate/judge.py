@@ -12,8 +12,8 @@ from linker.audio import find_speech
 from linker.config import SAMPLE_RATE_HZ, CurateSettings
 from linker.curate.coherence import judge_coherence
 from linker.curate.cut import find_segments, judge_cut
-from linker.curate.doubles import look_at, save_looks
-from linker.curate.measure import Measures
+from linker.curate.doubles import Look, look_at, save_looks
+from linker.curate.measure import Measures, refusal_of
 from linker.curate.occlusion import judge_occlusion
 from linker.curate.scenes import judge_scenes
 from linker.curate.sync import critic_says, heard_in, judge_lips, speaker, syncnet_says
@@ -35,17 +35,19 @@ def judge_video(
 
     `embeddings` has SyncNet's, where it judges instead of our own critic.
     """
-    told = read_json(facts)
-    if told["refusal"]:
-        refused = Verdict(video, 0, "cut", 0.0, 0.0, False, told["refusal"]["kind"], told["refusal"]["reason"])
-        spoken = {"video": video, "duration_s": told["duration_s"], "segments": []}
-        save_looks(looks, {})
-        write_json(verdicts, spoken | {"verdicts": [refused.to_json()]})
-        return
-    samples, _ = read_audio(sound, SAMPLE_RATE_HZ)
-    measured, heard = Measures.load(measures), [load_embeddings(path) for path in embeddings]
-    segments, found = judge(video, measured, samples, load_critic(critic), settings, *heard)
-    save_looks(looks, {s.number: look_at(measured, s) for s in segments if s.slot is not None})
+    told, network = read_json(facts), load_critic(critic)
+    refusal, segments, found, seen = told["refusal"], list[Segment](), list[Verdict](), dict[int, Look]()
+    if not refusal:
+        samples, _ = read_audio(sound, SAMPLE_RATE_HZ)
+        measured, heard = Measures.load(measures), [load_embeddings(path) for path in embeddings]
+        try:
+            segments, found = judge(video, measured, samples, network, settings, *heard)
+            seen = {segment.number: look_at(measured, segment) for segment in segments if segment.slot is not None}
+        except Exception as fault:
+            refusal = refusal_of(video, fault, "judge_video").to_json()
+    if refusal:
+        segments, found = [], [Verdict(video, 0, "cut", 0.0, 0.0, False, refusal["kind"], refusal["reason"])]
+    save_looks(looks, seen)
     listed = [{"number": s.number, "first": s.first, "last": s.last, "slot": s.slot} for s in segments]
     spoken = {"video": video, "duration_s": told["duration_s"], "segments": listed}
     write_json(verdicts, spoken | {"verdicts": [with_tracks(verdict, told).to_json() for verdict in found]})

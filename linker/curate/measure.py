@@ -109,23 +109,26 @@ def measure_video(
         known = told(video, info, len(found))
     except Exception as fault:
         write_empty(measures, sound)
-        write_json(facts, {"refusal": refusal_of(video, fault).to_json(), "duration_s": round(stated_s(video), 3)})
+        refusal = refusal_of(plain(video), fault, _STEP)
+        write_json(facts, {"refusal": refusal.to_json(), "duration_s": round(stated_s(video), 3)})
         return
     found.save(measures)
     write_wav(sound, heard, SAMPLE_RATE_HZ)
     write_json(facts, known)
 
 
-def refusal_of(video: Path, fault: Exception) -> Refusal:
+def refusal_of(video: str, fault: Exception, step: str) -> Refusal:
     """What a video is refused for. Raises `fault` where the machine is to blame: every video would be refused then."""
     if isinstance(fault, ImportError | MemoryError) or as_expected(fault):
         raise fault
     if not isinstance(fault, Undecodable):
         traceback.print_exception(fault)
-        words = f"{plain(video)}: cannot be measured ({type(fault).__name__}: {(str(fault) or '-').splitlines()[0]})"
-        fault = Undecodable("unmeasurable", words[:WORDS_MAX])
+        words = (
+            f"{video}: cannot be read as it should be ({type(fault).__name__}: {(str(fault) or '-').splitlines()[0]})"
+        )
+        fault = Undecodable("unreadable", words[:WORDS_MAX])
     print(f"refused ({fault.kind}): {fault}", file=sys.stderr)
-    return Refusal(fault.kind, str(fault), _STEP)
+    return Refusal(fault.kind, str(fault), step)
 
 
 def stated_s(video: Path) -> float:

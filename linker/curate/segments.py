@@ -21,12 +21,12 @@ import numpy as np
 
 from linker.config import FACE_PX, FPS, SAMPLE_RATE_HZ, FaceSettings
 from linker.curate.faces import restored
-from linker.curate.measure import Measures
+from linker.curate.measure import Measures, refusal_of
 from linker.curate.verdicts import STAGES
 from linker.encode import Target, encode
 from linker.face_models import subject_map
 from linker.landmarks import crop_box, region_masks, to_crop
-from linker.media import read_audio, write_wav
+from linker.media import plain, read_audio, write_wav
 from linker.pictures import cut_square
 from linker.records import atomic, read_json, write_json
 from linker.ticks import ticks
@@ -50,23 +50,28 @@ class Piece:
 
 
 def cut_segments(video: Path, verdicts: Path, measures: Path, sound: Path, segments: Path) -> None:
-    """Write a tar for each kept segment into a folder beside `segments` (JSON), which names them.
+    """Write a tar for each kept segment into a folder beside `segments` (JSON), which names them, or says why some are
+    not there.
 
     A tar's name tells from which frames of which files it was cut: those that are there stay, so a moved threshold
     decodes only what it lets in anew, and nothing where it lets in nothing.
     """
     wanted, source = kept_segments(read_json(verdicts)), [_stamp(path) for path in (video, measures)]
     files = {piece: segments.parent / "segments" / f"{_name(piece, source)}.tar" for piece in wanted}
-    missing = [piece for piece in wanted if not files[piece].exists()]
+    missing, refusal = [piece for piece in wanted if not files[piece].exists()], None
     if missing:
         looked, (samples, _) = Measures.load(measures), read_audio(sound, SAMPLE_RATE_HZ)
-        for piece, frames in _frames_of(video, missing):
-            with atomic(files[piece]) as temporary, tarfile.open(temporary, "w") as tar:
-                _store(tar, piece, frames, looked, samples)
+        try:
+            for piece, frames in _frames_of(video, missing):
+                with atomic(files[piece]) as temporary, tarfile.open(temporary, "w") as tar:
+                    _store(tar, piece, frames, looked, samples)
+        except Exception as fault:
+            refusal = refusal_of(plain(video), fault, "cut_segments").to_json()
     for path in (segments.parent / "segments").glob("*.tar"):
         if path not in files.values():
             path.unlink()
-    write_json(segments, {"segments": {str(piece.number): path.name for piece, path in files.items()}})
+    done = {str(piece.number): path.name for piece, path in files.items() if path.exists()}
+    write_json(segments, {"segments": done, "refusal": refusal})
 
 
 def kept_segments(told: dict[str, Any]) -> list[Piece]:
