@@ -6,16 +6,19 @@ Its handler of SIGTERM takes a lock that the thread it interrupts may hold, and 
 own takes it.
 What a failed job was to bring up to date is restored, dated now and without a note of what it was made from, and would
 pass for new ever after. Here it is dated as old as can be: the next run makes it again.
+The parameters of a rule's functions are looked up anew for every job: here once.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from snakemake import common, rules
 from snakemake.cli import args_to_api, parse_args
 from snakemake.exceptions import print_exception
 from snakemake.persistence import FileBackupMixin
@@ -44,6 +47,7 @@ def main(words: list[str]) -> int:
         options.max_jobs_per_timespan = None
         JobScheduler.exit_gracefully = _exit_from_a_thread
         FileBackupMixin.restore_output = _restore_as_old
+        common.get_function_params = rules.get_function_params = cache(common.get_function_params)
         return 0 if args_to_api(options, parser) else 1
     except Exception as error:
         print_exception(error)
