@@ -60,7 +60,7 @@ rule collect:
         face=of_portrait("face.png"),
         masks=of_portrait("masks.npz"),
         driver=of_audio("driver.wav"),
-        weights=weights_files(),
+        weights=weights_card(),
     output:
         generated="clips/{clip}/generated.mkv",
     log:

@@ -178,6 +178,12 @@ def weights_files():
     return sorted(str(path) for pattern in ("*.safetensors", "*.json") for path in folder.rglob(pattern))
 
 
+@cache
+def weights_card():
+    """The checkpoint's card, which names the hashes of all its files: what a row's frames are held against."""
+    return [path for path in weights_files() if Path(path).name == "lingualinker.json"]
+
+
 def generation(wildcards):
     """Everything but files that decides a row's generated frames."""
     return row_token(ROWS[wildcards.clip], SETTINGS.generate)
