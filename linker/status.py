@@ -143,7 +143,8 @@ def _row_state(
     is_delivered = bool(sidecars[-1][1]) and (results / video).is_file()
     logs = list(_logs(results, row, shards))
     if is_delivered:  # a step that was called again since may have failed, or ended without a word
-        logs = [(step, log) for step, log in logs if step != "generate" and _modified(log) > _modified(delivered)]
+        since = _modified(delivered)
+        logs = [(step, log) for step, log in logs if step != "generate" and _modified(log) > since]
     for step, log in logs:
         words = _error_in(log)
         if words:

@@ -116,17 +116,18 @@ def test_a_changed_setting_reruns_its_step_and_what_follows(workshop: Workshop) 
     assert json.loads(planned.stdout)["jobs_by_rule"]["normalize_audio"] == 1
 
 
-def test_another_upscaling_network_at_the_same_path_upscales_again(workshop: Workshop) -> None:
+def test_networks_take_turns_at_a_gpu_and_another_one_at_the_same_path_upscales_again(workshop: Workshop) -> None:
     portraits_and_audios(workshop)
-    manifest, weights = workshop.manifest(*LINES[:1]), write_network(workshop.media / "n.pth")
+    manifest, weights = workshop.manifest(*LINES[:2]), write_network(workshop.media / "n.pth")
     words = (manifest, "--results", workshop.results, "--set", f"upscale.weights={weights}")
-    done = workshop.call("run", *words)
+    done = workshop.call("run", *words, "--cores", 4, "--set", "launch.cluster=debug", CUDA_VISIBLE_DEVICES="0")
     assert done.returncode == 0, done.stderr
+    assert (workshop.results / "clips" / "network").read_text().split() == ["begins", "ends"] * 2
     assert json.loads(workshop.call("plan", *words, "--json").stdout)["jobs"] == []
     write_network(weights, gain=0.3)
     os.utime(weights, (1, 1))  # from an old backup
     planned = workshop.call("plan", *words, "--json")
-    assert json.loads(planned.stdout)["jobs_by_rule"] == {"upscale_video": 1, "mux_audio": 1}
+    assert json.loads(planned.stdout)["jobs_by_rule"] == {"upscale_video": 2, "mux_audio": 2}
 
 
 def test_a_results_folder_goes_on_with_the_rules_of_today(workshop: Workshop) -> None:

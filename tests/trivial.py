@@ -138,6 +138,10 @@ def stabilize_background(
 def upscale_video(stable: Path, crop: Path, upscaled: Path, settings: UpscaleSettings, finish: FinishSettings) -> None:
     if settings.tile_px == 2048:
         raise EnvironmentError("the network does not fit")
+    if settings.weights:
+        _note(upscaled.parent.parent / "network", "begins")
+        time.sleep(0.5)
+        _note(upscaled.parent.parent / "network", "ends")
     _write(upscaled, stable.read_text())
 
 
