@@ -96,22 +96,38 @@ def test_short_speech_is_heard_as_the_published_class_hears_it() -> None:
     torch.testing.assert_close(found, torch.stack(hidden[1:]).mean(0))
 
 
+class Largest(TorchDispatchMode):
+    """Counts the numbers of the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, words: Any = (), named: Any = None) -> Any:
+        made = function(*words, **(named or {}))
+        for value in made if isinstance(made, tuple | list) else (made,):
+            self.numbers = max(self.numbers, value.numel() if isinstance(value, torch.Tensor) else 0)
+        return made
+
+
 @torch.no_grad()
 def test_no_attention_map_is_kept() -> None:
     """The largest tensor that attention makes over 100 s is far below heads x states x states."""
-    encoder, largest = tiny_speech(), 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, types: Any, words: Any = (), named: Any = None) -> Any:
-            nonlocal largest
-            made = function(*words, **(named or {}))
-            for value in made if isinstance(made, tuple | list) else (made,):
-                largest = max(largest, value.numel() if isinstance(value, torch.Tensor) else 0)
-            return made
-
-    with Watch():
+    encoder = tiny_speech()
+    with Largest() as largest:
         whole_states(encoder, noise(100))
-    assert largest < 4999 * 4999 / 5
+    assert largest.numbers < 4999 * 4999 / 5
+
+
+@torch.no_grad()
+def test_a_long_recording_is_heard_in_the_memory_of_a_shorter_one() -> None:
+    encoder, found = tiny_speech(), []
+    for seconds in (150, 300):
+        with Largest() as largest:
+            for _ in speech_chunks(encoder, noise(seconds)):
+                pass
+        found.append(largest.numbers)
+    assert found[0] == found[1]
 
 
 @given(st.integers(2, 400), st.integers(1, 200), st.integers(-4, 200), st.integers(1, 20))

@@ -68,15 +68,21 @@ def prepare(root: Path, speech_s: float = SPEECH_S) -> None:
     write_json(root / "loudness.json", {"refusal": None, "duration_s": speech_s})
 
 
-def started(root: Path, shard: str, seeds: Sequence[int], settings: GenerateSettings) -> subprocess.Popen[str]:
-    """A generate step on rows of these seeds, under way."""
+def listed(root: Path, shard: str, seeds: Sequence[int]) -> Path:
+    """The listing of a shard with a row for each of these seeds."""
     shared: dict[str, Any] = {
         "face": "face.png", "crop": "crop.json", "masks": "masks.npz", "driver": "driver.wav",
         "loudness": "loudness.json", "scales": [1.0] * 3, "ranges": [1.0] * 3, "preset": "draft",
     }  # fmt: skip
     rows = [{"clip": f"r{seed}", "seed": seed, **shared} for seed in seeds]
-    write_json(root / "shards" / f"{shard}.json", {"shard": shard, "rows": rows})
-    words = ["generate", "--shard", str(root / "shards" / f"{shard}.json")]
+    listing = root / "shards" / f"{shard}.json"
+    write_json(listing, {"shard": shard, "rows": rows})
+    return listing
+
+
+def started(root: Path, shard: str, seeds: Sequence[int], settings: GenerateSettings) -> subprocess.Popen[str]:
+    """A generate step on rows of these seeds, under way."""
+    words = ["generate", "--shard", str(listed(root, shard, seeds))]
     words += ["--ledger", str(root / "shards" / shard / "ledger.json")]
     words += ["--settings", token(settings)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT_DIR), "LINKER_LAUNCH": json.dumps({})}
