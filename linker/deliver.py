@@ -265,9 +265,14 @@ def _ordered(job: Job, draft: Path, still: np.ndarray) -> Ordered:
         language=three_letters(job.language), subtitles=bool(job.cues),
         loudness_lufs=None if settings.loudness_lufs == "as_is" else settings.loudness_lufs, source=source,
         speech=job.heard.get("speech", []), still_dark=float((luma_of(still) < DARK_LUMA).mean()),
-        mouth_scale=job.entry.get("scales", [1, 1, 1])[1], window=job.entry.get("window", WINDOW),
+        mouth_scale=_mouth_asked(job.entry), window=job.entry.get("window", WINDOW),
         anchored_s=tuple(anchored),
     )  # fmt: skip
+
+
+def _mouth_asked(entry: dict[str, Any]) -> float:
+    """How much the mouth was to move: its scale, less where its range is small."""
+    return float(entry.get("scales", [1, 1, 1])[1]) * min(float(entry.get("ranges", [1, 1, 1])[1]), 1.0)
 
 
 def _ordered_master(job: Job, master: Path, still: np.ndarray) -> Ordered:
