@@ -191,8 +191,9 @@ def _command(todo: Order, folder: Path, settings: Path, rows: str, part: str = "
     words += ["--directory", str(folder), "--configfile", str(settings), "--nolock"]
     words += ["--config", f"rows={rows}", f"part={part}"]
     words += ["--runtime-source-cache-path", str(folder / ".snakemake" / "source-cache" / _rules_digest())]
-    words += ["--workflow-profile", str(ROOT_DIR / "workflow" / "profiles" / "default")]
-    words += ["--profile", str(todo.profile)] if todo.profile else []
+    words += ["--workflow-profile", "none"]  # its keys would win over those of --profile; of several, the last one's do
+    for profile in (ROOT_DIR / "workflow" / "profiles" / "default", todo.profile):
+        words += ["--profile", str(profile)] if profile else []
     return words + (["--cores", str(todo.cores)] if todo.cores else [])
 
 

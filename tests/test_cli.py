@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from snakemake.cli import parse_args
+from snakemake.utils import available_cpu_count
 
-from linker import cli
+from linker import cli, run
 from linker.config import FaceSettings, Group, LimitSettings, token
 from linker.errors import SettingsError
 
@@ -163,3 +165,12 @@ def test_the_makefile_mirrors_verbs_that_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     phony = next(line for line in makefile.splitlines() if line.startswith(".PHONY"))
     assert set(phony.split()[1:]) <= set(VERBS)
+
+
+@pytest.mark.parametrize(("name", "cores", "wait"), [("", None, 5), ("slurm", 16, 60)])
+def test_a_profile_that_is_named_wins_over_the_default_one(name: str, cores: int | None, wait: int) -> None:
+    todo = run.order(Path("rows.csv"), Path("results"), None, name, None, [])
+    words = run._command(todo, Path("results"), Path("settings.yaml"), "rows")
+    _, told = parse_args(words[words.index("linker.snake") + 1 :])
+    assert told.cores == (cores or available_cpu_count())
+    assert (told.latency_wait, told.keep_going, told.resources["gpu"].value) == (wait, True, 1)
