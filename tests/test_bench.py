@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from linker.bench import BENCHMARKS, LONG, main, processes
+from linker.bench.curation import curation
 from linker.bench.workflow import running
 from linker.config import GenerateSettings
 from linker.errors import SettingsError
@@ -52,3 +54,12 @@ def test_startup_says_when_nothing_starts(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(processes, "GenerateSettings", lambda: GenerateSettings(weights=str(tmp_path)))
     with pytest.raises(RuntimeError, match=r"exit code 3: .*no lingualinker\.json"):
         processes.startup()
+
+
+def test_curation_is_measured_with_its_steps_as_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = sys.modules["linker.bench.curation"]  # the package has a function of its name
+    monkeypatch.setattr(here, "SIDE_PX", 192)
+    monkeypatch.setattr(here, "SECONDS", (1.6, 1.7))
+    told = curation()
+    assert told["startup_cpu_s_per_video"] > 0.1
+    assert all(isinstance(value, float) and value > 0 for value in told.values())

@@ -48,8 +48,9 @@ def curation() -> Figures:
         parts["motion"] = _spent(lambda: [mover.measure(f, faces) for f, faces in zip(frames, found, strict=True)])
         parts["cuts"] = _spent(lambda: [changes.measure(f, faces) for f, faces in zip(frames, found, strict=True)])
         steps = _in_turn(video)
+        started = _started(video.parent)
     told = {f"{name}_cpu_s_per_s": round(spent / seconds, 3) for name, spent in (parts | steps).items()}
-    told["startup_cpu_s_per_video"] = round(_started(video.parent) - sum(steps.values()), 2)
+    told["startup_cpu_s_per_video"] = round(started - sum(steps.values()), 2)
     return {**told, "core_hours_for_215_h": round(sum(steps.values()) / seconds * 215, 1)}
 
 
