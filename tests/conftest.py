@@ -13,6 +13,8 @@ import pytest
 from cluster import Cluster, missing
 from hypothesis import settings
 
+from linker.records import write_json
+
 ROOT = Path(__file__).resolve().parent.parent
 TRIVIAL = {
     "checkpoint": ("check_checkpoint", "check_folder"),
@@ -142,3 +144,15 @@ def accounting() -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.stop()
+
+
+def write_shard(folder: Path) -> None:
+    """A shard of four rows, a to d, with files of one word."""
+    for name in ("face", "masks", "driver"):
+        (folder / name).write_text(name)
+    for name in ("crop", "loudness"):
+        write_json(folder / name, {"refusal": None, "duration_s": 1.0})
+    files = {name: name for name in ("face", "masks", "driver", "crop", "loudness")}
+    row = {**files, "scales": [1, 1, 1], "ranges": [1, 1, 1], "preset": "draft"}
+    rows = [{"clip": clip, "seed": number, **row} for number, clip in enumerate("abcd")]
+    write_json(folder / "shards" / "s000.json", {"rows": rows})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import write_shard
 from submitit.core.utils import cloudpickle_dump
 
 from linker import cli, heartbeat, launch, leases, slurm
@@ -71,13 +72,7 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Controller:
 @pytest.fixture
 def rows(tmp_path: Path) -> list[str]:
     """A shard of four rows."""
-    for name in ("face", "masks", "driver"):
-        (tmp_path / name).write_text(name)
-    for name in ("crop", "loudness"):
-        write_json(tmp_path / name, {"refusal": None, "duration_s": 1.0})
-    files = {name: name for name in ("face", "masks", "driver", "crop", "loudness")}
-    row = {**files, "scales": [1, 1, 1], "ranges": [1, 1, 1], "preset": "draft"}
-    write_json(tmp_path / "shards" / "s000.json", {"rows": [{"clip": clip, "seed": 0, **row} for clip in "abcd"]})
+    write_shard(tmp_path)
     return list("abcd")
 
 

@@ -7,25 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import write_shard
 
 from linker import leases
 from linker.config import GenerateSettings
 from linker.leases import LeaseLost
-from linker.records import read_json, write_json
+from linker.records import read_json
 from linker.rows import Lease, Queue, WorkerBroken, opened
 
 
 @pytest.fixture
 def queue_of(tmp_path: Path) -> Callable[[str], Queue]:
     """Workers by name on a shard of four rows."""
-    for name in ("face", "masks", "driver"):
-        (tmp_path / name).write_text(name)
-    for name in ("crop", "loudness"):
-        write_json(tmp_path / name, {"refusal": None, "duration_s": 1.0})
-    files = {name: name for name in ("face", "masks", "driver", "crop", "loudness")}
-    row = {**files, "scales": [1, 1, 1], "ranges": [1, 1, 1], "preset": "draft"}
-    rows = [{"clip": clip, "seed": number, **row} for number, clip in enumerate("abcd")]
-    write_json(tmp_path / "shards" / "s000.json", {"rows": rows})
+    write_shard(tmp_path)
 
     def queue(name: str) -> Queue:
         made = Queue(tmp_path / "shards/s000.json", tmp_path / "shards/s000/ledger.json", GenerateSettings())
