@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,19 @@ from hypothesis import strategies as st
 from linker.errors import EnvironmentError
 from linker.model.codec import FINEST, decode_frames, encode_frames, load_codec, read_portrait, to_pixels
 from linker.model.motion_codec import MotionCodec, identity_grid, laid, moved
-from linker.train.codec import WEIGHTS, draw_pairs, picture_loss, roughness
+from linker.train.codec import (
+    LATENT_NOISE,
+    WEIGHTS,
+    apart,
+    codec_loss,
+    covariance,
+    draw_pairs,
+    even_out,
+    frame_files,
+    picture_loss,
+    roughness,
+    twins_of,
+)
 
 SMALL = {"latent_channels": 4, "widths": (8, 12, 16), "paint_width": 8}
 
@@ -96,27 +109,81 @@ def test_it_is_loaded_as_it_was_saved(codec: MotionCodec, tmp_path: Path) -> Non
         load_codec(tmp_path, 8)
 
 
-def write_video(folder: Path) -> list[Path]:
-    """Frames that open: the mouth's truth grows with the number that fills the frame."""
+def write_twins(folder: Path, names: tuple[str, ...] = ("000006", "000007")) -> list[list[Path]]:
+    """Frames that open: the mouth's truth grows with the number that fills the frame, and the lids close. The second
+    twin is brighter."""
     count = 10
     frames = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8)
     masks = np.zeros((count, 3, 4, 4), np.float16)
     masks[:, 1, 2, 1] = 1
-    np.save(folder / "0.frames.npy", frames * 20)
-    np.savez(folder / "0.npz", masks=masks, opening_px=np.arange(count))
-    return [folder / "0.frames.npy"]
+    for number, name in enumerate(names):
+        np.save(folder / f"{name}.frames.npy", frames * 20 + 40 * number)
+        np.savez(folder / f"{name}.npz", masks=masks, opening_px=np.arange(count), blink=np.arange(count))
+    return twins_of(frame_files(folder))
 
 
 def test_pairs_are_a_function_of_the_step(tmp_path: Path) -> None:
-    files = write_video(tmp_path)
-    one, again, other = (draw_pairs(files, step, 4) for step in (3, 3, 4))
-    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
-    assert not torch.equal(one[0], other[0])
-    portraits, targets, weights = one
-    assert portraits.shape == targets.shape == (2, 4, 3, 64, 64)
-    assert weights.shape == (4, 1, 4, 4)
-    assert weights.max() == 1 + WEIGHTS[1]
-    assert not torch.equal(targets[0], targets[1])  # another light for the decoder than for the encoder
+    twins = write_twins(tmp_path)
+    one, again, other = (draw_pairs(twins, step, 4) for step in (3, 3, 4))
+    assert all(torch.equal(a, b) for a, b in zip(vars(one).values(), vars(again).values(), strict=True))
+    assert not torch.equal(one.portraits, other.portraits)
+    assert one.portraits.shape == one.frames.shape == (2, 4, 3, 64, 64)
+    assert one.weight.shape == (4, 1, 4, 4)
+    assert one.weight.max() == 1 + WEIGHTS[1]
+    assert not torch.equal(one.frames[0], one.frames[1])  # another light for the decoder than for the encoder
+
+
+def test_a_twin_is_moved_by_itself_or_by_its_twin(tmp_path: Path) -> None:
+    twins = write_twins(tmp_path)
+    moved_by = torch.cat([draw_pairs(twins, step, 4).mover - torch.tensor([0, 0, 2, 2]) for step in range(40)])
+    couples = moved_by.unflatten(0, (-1, 2))
+    crossed = (couples == torch.tensor([1, 0])).all(1)
+    assert (crossed | (couples == torch.tensor([0, 1])).all(1)).all()
+    assert 0.5 < crossed.float().mean() < 0.95
+
+
+def test_twins_are_found_by_what_they_do(tmp_path: Path) -> None:
+    found = write_twins(tmp_path, ("000005", "000006", "000007", "000008"))  # 4 and 9 are not there
+    assert [[path.name[:6] for path in twins] for twins in found] == [["000006", "000007"]]
+
+
+def test_twins_are_apart_by_what_they_do_not_share() -> None:
+    shared, own = torch.randn(2, 64, 4, 16, 16)
+    same = torch.stack([shared, shared], 1).flatten(0, 1)
+    assert apart(same).item() == 0
+    assert apart(3 * torch.stack([shared, own], 1).flatten(0, 1)).item() == pytest.approx(1, abs=0.02)
+    assert apart(torch.stack([shared, -shared], 1).flatten(0, 1)).item() == pytest.approx(2)
+
+
+@torch.no_grad()
+def test_evened_latents_vary_alike_and_draw_the_same(codec: MotionCodec, tmp_path: Path) -> None:
+    twins, net = write_twins(tmp_path), copy.deepcopy(codec)
+    before = covariance(net, twins, 0, 4)
+    portrait = net.read(to_pixels(net, picture()[None]))
+    drawn = net.decode(net.encode(to_pixels(net, picture(seed=1)[None]), portrait.pixels), portrait)
+    even_out(net, before)
+    again = net.decode(net.encode(to_pixels(net, picture(seed=1)[None]), portrait.pixels), portrait)
+    torch.testing.assert_close(again, drawn, atol=1e-4, rtol=0)
+    wanted = torch.linalg.eigvalsh(before) / (torch.linalg.eigvalsh(before) + LATENT_NOISE**2)
+    torch.testing.assert_close(torch.linalg.eigvalsh(covariance(net, twins, 0, 4)), wanted, atol=1e-3, rtol=1e-3)
+
+
+def test_every_weight_learns_from_twins(codec: MotionCodec, tmp_path: Path) -> None:
+    pairs = draw_pairs(write_twins(tmp_path), 0, 4)
+    loss, parts = codec_loss(codec, pairs, torch.Generator().manual_seed(0))
+    loss.backward()
+    still = [name for name, value in codec.named_parameters() if value.grad is None or value.grad.abs().max() < 1e-9]
+    assert all(
+        name.startswith("motion.") and name.endswith("bias") for name in still
+    )  # the portrait's own cancels them
+    assert set(parts) == {"l1", "moved", "still", "apart"}
+
+
+def test_who_is_moved_decides_how(codec: MotionCodec) -> None:
+    latent = torch.randn(1, 4, 4, 4)
+    portraits = [codec.read(to_pixels(codec, picture(seed=seed)[None])) for seed in (0, 1)]
+    flows = [codec.flow_of(codec.mover(latent, portrait.maps)) for portrait in portraits]
+    assert (flows[0] - flows[1]).abs().max() > 1e-4
 
 
 def test_the_loss_is_zero_for_the_picture_itself_and_weighs_the_mouth() -> None:

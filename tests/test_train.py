@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from linker.model.lingualinker import LinguaLinker
 from linker.train import steps
 from linker.train.dataset import CALMEST, Windows, quickness, union
 from linker.train.fit import Diverged, Plan, fit, rate_at
-from linker.train.losses import Noising, changes, evened, masked_mean, region_loss
+from linker.train.losses import BLINKS, Noising, changes, evened, masked_mean, region_loss
 from linker.train.speech import filter_bank
 from linker.train.stages import choose_parameters, stage_1, stage_2, train_stage
 
@@ -107,9 +108,12 @@ def test_region_loss_by_hand() -> None:
     error[0, :, 0, 0], error[0, :, 1, 1] = 4.0, 8.0
     masks = torch.zeros(1, 3, 2, 2)
     masks[0, 1, 0, 0], masks[0, 2, 1, 1] = 1.0, 0.5
-    loss, parts = region_loss(error, masks, torch.tensor([0.5]), mouth=2.0, eyes=0.25)
+    told = (masks, torch.zeros(1, 2), torch.tensor([0.5]))
+    loss, parts = region_loss(error, *told, mouth=2.0, eyes=0.25)
     assert parts == {"frame": 3.0, "mouth": 4.0, "eyes": 8.0}
     assert loss.item() == pytest.approx(0.5 * (3 + 2 * 4 + 0.25 * 8))
+    shut = region_loss(error, masks, torch.tensor([[0.0, 1.0]]), torch.tensor([0.5]), mouth=2.0, eyes=0.25)[0]
+    assert shut.item() == pytest.approx(0.5 * (3 + 2 * 4 + 0.25 * 8 * (1 + BLINKS / 2)))
     assert masked_mean(error, torch.zeros(1, 2, 2)).item() == 0
 
 
@@ -208,9 +212,11 @@ def test_stages_train_what_the_paper_says() -> None:
         return {name for name, value in model.named_parameters() if value.requires_grad}
 
     mini, base = TrainSettings(), TrainSettings(preset="base")
-    first, second, paper = trained(stage_1(mini)), trained(stage_2(mini)), trained(stage_2(base))
+    first, second, paper = trained(stage_1(base)), trained(stage_2(mini)), trained(stage_2(base))
     assert not [name for name in first if "motion" in name or "attn2" in name or name.startswith("audio")]
     assert {"reference.conv_in.weight", "denoising.conv_in.weight"} <= first
+    hearing = trained(stage_1(mini))
+    assert second - hearing == {name for name in second if "motion_modules" in name}
     assert paper < second
     assert all("motion" in n or "attn2" in n or ".gate." in n or n.startswith("audio.") or "norm2" in n for n in paper)
     assert not [name for name in paper if name.startswith("reference.")]
@@ -220,7 +226,7 @@ def test_stages_train_what_the_paper_says() -> None:
 SHORT = TrainSettings(stage1_steps=3, stage1_batch=2, stage2_steps=3, stage2_batch=1)
 
 
-@pytest.mark.parametrize("stage", [stage_1(SHORT), stage_2(SHORT)])
+@pytest.mark.parametrize("stage", [stage_1(SHORT), replace(stage_1(SHORT), hears=False), stage_2(SHORT)])
 def test_stages_learn(encoded: Path, tmp_path: Path, stage) -> None:
     torch.manual_seed(0)
     model = LinguaLinker(TINY)

@@ -1,7 +1,8 @@
 """The mini model's codec: a frame as its change from the portrait, drawn by moving the portrait's own pixels.
 
 A plain autoencoder of this size must learn every face anew; here the latents say how things move, and the portrait
-says what they look like (decision 0010). The latent of the portrait itself is zero.
+says what they look like (decision 0010). The latent of the portrait itself is zero, and two people who do the same have
+the same latents: the decoder sees whom it moves (decision 0016).
 
 Shape suffixes: B = pictures, C = channels, H x W = pixels, h x w = a latent's sides, H / 16.
 """
@@ -27,16 +28,20 @@ COVER_START = -4.0  # logit of paint: at first, none
 
 @dataclass(frozen=True)
 class Appearance:
-    """What is read of portraits once, in -1..1: `pixels` (B, 3, H, W) as the nets see them, `fine` (B, 3, S, S) as
-    frames are drawn, and their `latent` (B, C, h, w)."""
+    """What is read of portraits once: `pixels` (B, 3, H, W) in -1..1 as the nets see them, `fine` (B, 3, S, S) as
+    frames are drawn, their `latent` (B, C, h, w), and `maps` of who is to be moved, coarsest first."""
 
     pixels: Tensor
     fine: Tensor
     latent: Tensor
+    maps: tuple[Tensor, ...]
 
     def repeated(self, count: int) -> Appearance:
         """One portrait, for `count` frames."""
-        return Appearance(*(each.expand(count, -1, -1, -1) for each in (self.pixels, self.fine, self.latent)))
+        pixels, fine, latent, *maps = (
+            each.expand(count, -1, -1, -1) for each in (self.pixels, self.fine, self.latent, *self.maps)
+        )
+        return Appearance(pixels, fine, latent, tuple(maps))
 
 
 class Residual(nn.Module):
@@ -65,12 +70,44 @@ def encoder(inside: int, widths: tuple[int, ...], outside: int) -> nn.Sequential
     return nn.Sequential(*layers, Residual(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], outside, 3, padding=1))
 
 
-def decoder(inside: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """(B, inside, h, w) -> features (B, widths[0], H / 4, W / 4)."""
-    layers: list[nn.Module] = [nn.Conv2d(inside, widths[-1], 3, padding=1), Residual(widths[-1]), Residual(widths[-1])]
-    for coarse, fine in pairwise(widths[::-1]):
-        layers += [nn.Conv2d(coarse, 4 * fine, 3, padding=1), nn.PixelShuffle(2), Residual(fine)]
-    return nn.Sequential(*layers)
+class Reader(nn.Module):
+    """Portraits (B, 3, H, W) -> a map at each size, coarsest first: (B, widths[-1], H / 16, W / 16) and finer."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.start = nn.Sequential(nn.PixelUnshuffle(PATCH), nn.Conv2d(PICTURE * PATCH**2, widths[0], 3, padding=1))
+        self.blocks = nn.ModuleList([Residual(width) for width in widths])
+        self.falls = nn.ModuleList(
+            [nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(widths)]
+        )
+
+    def forward(self, portrait_B3HW: Tensor) -> tuple[Tensor, ...]:
+        maps = [self.blocks[0](self.start(portrait_B3HW))]
+        for fall, block in zip(self.falls, self.blocks[1:], strict=True):
+            maps.append(block(fall(maps[-1])))
+        return tuple(maps[::-1])
+
+
+class Mover(nn.Module):
+    """How things move (B, C, h, w), and who is moved -> features (B, widths[0], H / 4, W / 4)."""
+
+    def __init__(self, inside: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        rising = widths[::-1]
+        self.start = nn.Conv2d(inside, rising[0], 3, padding=1)
+        self.blocks = nn.ModuleList([nn.Sequential(Residual(width), Residual(width)) for width in rising])
+        self.rises = nn.ModuleList(
+            [
+                nn.Sequential(nn.Conv2d(coarse, 4 * fine, 3, padding=1), nn.PixelShuffle(2))
+                for coarse, fine in pairwise(rising)
+            ]
+        )
+
+    def forward(self, latent_BChw: Tensor, maps: tuple[Tensor, ...]) -> Tensor:
+        x = self.blocks[0](self.start(latent_BChw) + maps[0])
+        for rise, block, seen in zip(self.rises, self.blocks[1:], maps[1:], strict=True):
+            x = block(rise(x) + seen)
+        return x
 
 
 class MotionCodec(ModelMixin, ConfigMixin):
@@ -86,7 +123,8 @@ class MotionCodec(ModelMixin, ConfigMixin):
         if self.fineness**2 != latent_channels:
             raise ValueError(f"latent_channels is {latent_channels}, needed a square number")
         self.motion = encoder(2 * PICTURE, widths, latent_channels)
-        self.flow = decoder(latent_channels, widths)
+        self.reader = Reader(widths)
+        self.mover = Mover(latent_channels, widths)
         self.flow_out = nn.Conv2d(widths[0], 2 * 4, 3, padding=1)
         self.paint = nn.Sequential(
             nn.Conv2d(widths[0] + PICTURE * PATCH**2, paint_width, 3, padding=1),
@@ -100,7 +138,7 @@ class MotionCodec(ModelMixin, ConfigMixin):
     def read(self, portrait_B3HW: Tensor, fine_B3SS: Tensor | None = None) -> Appearance:
         """What decoding and the reference net need of portraits in -1..1; `fine` are the same at another size."""
         fine = portrait_B3HW if fine_B3SS is None else fine_B3SS
-        return Appearance(portrait_B3HW, fine, self.look(portrait_B3HW))
+        return Appearance(portrait_B3HW, fine, self.look(portrait_B3HW), self.reader(portrait_B3HW))
 
     def look(self, portrait_B3HW: Tensor) -> Tensor:
         """What the reference net is shown, (B, C, h, w): the portrait small, grey, of even contrast; `fineness` pixels
@@ -123,7 +161,7 @@ class MotionCodec(ModelMixin, ConfigMixin):
 
     def decode(self, latent_BChw: Tensor, appearance: Appearance) -> Tensor:
         """Pictures (B, 3, S, S) in -1..1, as large as the appearance's `fine`."""
-        features = self.flow(latent_BChw)
+        features = self.mover(latent_BChw, appearance.maps)
         flow = self.flow_of(features)
         return laid(moved(appearance.fine, flow), *self.painted(moved(appearance.pixels, flow), features))
 

@@ -20,6 +20,8 @@ from linker.synth.regions import region_masks
 from linker.synth.warp import StillPortrait
 
 STILLS = 0.4  # share of videos that set a still in motion, where there are any
+TWINS = 2  # training videos, their seeds one after the other, in which other faces do the same (decision 0016)
+TOLD = ("open", "width", "teeth", "blink", "brow", "yaw_deg", "pitch_deg", "roll_deg")  # curves that are stored
 MASK_PX = 16  # side of the stored region masks; a latent of the mini model has as many places
 
 
@@ -27,7 +29,7 @@ MASK_PX = 16  # side of the stored region masks; a latent of the mini model has 
 class Video:
     """frames (T, H, W, 3) uint8 RGB; samples (n,) float32 at 16 kHz; masks (T, 3, 16, 16) of head, mouth, eyes
     as plain speech moves them (what acting adds, `ranges` tell); classes (m,) viseme of each 20 ms; opening_px (T,)
-    true mouth opening."""
+    true mouth opening; `plain` is the motion before acting."""
 
     frames: NDArray[np.uint8]
     samples: NDArray[np.float32]
@@ -35,6 +37,7 @@ class Video:
     classes: NDArray[np.int64]
     opening_px: NDArray[np.float32]
     motion: Motion
+    plain: Motion
     acting: Acting
     language: str
     style: str
@@ -45,12 +48,14 @@ def make_video(
     size_px: int = 256,
     duration_s: tuple[float, float] = (1.9, 2.5),
     stills: Sequence[StillPortrait] = (),
+    does: int | None = None,
 ) -> Video:
-    """Draw and speak one video; styles take turns, everything else is drawn from `seed`. Of `stills`, pictures of
-    `size_px`, some are set in motion instead."""
-    speech = speech_module.random_speech(seed, duration_s=duration_s)
+    """Draw and speak one video; styles take turns, everything else is drawn from `seed`; what is said and done from
+    `does`, where it is given. Of `stills`, pictures of `size_px`, some are set in motion instead."""
+    does = seed if does is None else does
+    speech = speech_module.random_speech(does, duration_s=duration_s)
     frames = round(len(speech.samples) / SAMPLE_RATE_HZ * FPS)
-    plain, acting = visemes.motion(speech, seed)[:frames], draw_acting(seed)
+    plain, acting = visemes.motion(speech, does)[:frames], draw_acting(does)
     motion = acting.performed(plain)
     style, portrait = who(seed, size_px, stills)
     outlines = leaned_outlines(portrait.outlines(plain), size_px, acting.lean_deg)
@@ -61,6 +66,7 @@ def make_video(
         classes=visemes.viseme_classes(speech),
         opening_px=portrait.mouth_opening_px(motion),
         motion=motion,
+        plain=plain,
         acting=acting,
         language=speech.language,
         style=style,
@@ -88,6 +94,8 @@ def save_video(video: Video, folder: Path, name: str) -> None:
             masks=video.masks.astype(np.float16),
             classes=video.classes.astype(np.int8),
             opening_px=video.opening_px,
+            blink=video.motion.blink,
+            curves=np.stack([getattr(video.plain, name) for name in TOLD], axis=1),
             scales=video.acting.scales,
             ranges=video.acting.ranges,
             language=video.language,
@@ -98,8 +106,8 @@ def save_video(video: Video, folder: Path, name: str) -> None:
 def draw_videos(
     folder: Path, count: int, first_seed: int = 0, size_px: int = 256, stills: Sequence[StillPortrait] = ()
 ) -> None:
-    """Draw `count` videos that are not there yet; what a killed run left whole is kept."""
+    """Draw `count` videos that are not there yet, TWINS of each speech; what a killed run left whole is kept."""
     for seed in range(first_seed, first_seed + count):
         name = f"{seed:06d}"
         if not (folder / f"{name}.npz").exists():
-            save_video(make_video(seed, size_px, stills=stills), folder, name)
+            save_video(make_video(seed, size_px, stills=stills, does=seed // TWINS * TWINS), folder, name)

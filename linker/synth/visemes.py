@@ -116,15 +116,14 @@ def motion(speech: Speech, seed: int, fps: float = FPS) -> Motion:
     time_s = np.arange(len(_centres(speech, fps))) / fps
     opening, width, teeth = (curve * _ramp(time_s, 0.08) for curve in mouth_track(speech, fps))
     head = _head(speech, time_s, rng)
-    gaze_x, gaze_y = (_glances(time_s, rng) for _ in range(2))
     curves = {
         "open": opening,
         "width": width,
         "teeth": teeth,
         "blink": _blinks(speech, time_s, rng),
         "brow": _brow(speech, time_s),
-        "gaze_x": np.clip(gaze_x - head["yaw_deg"] / 30, -1, 1),  # the eyes stay with the listener
-        "gaze_y": np.clip(0.5 * gaze_y - head["pitch_deg"] / 30, -1, 1),
+        "gaze_x": np.clip(-head["yaw_deg"] / 30, -1, 1),  # the eyes stay with the listener
+        "gaze_y": np.clip(-head["pitch_deg"] / 30, -1, 1),
         **head,
         "breath": 0.5 - 0.5 * np.cos(2 * np.pi * time_s * rng.uniform(0.2, 0.3)),
     }
@@ -246,9 +245,9 @@ def _brow(speech: Speech, time_s: Grid) -> Grid:
 
 
 def _head(speech: Speech, time_s: Grid, rng: np.random.Generator) -> dict[str, Grid]:
-    """Nods on beats, a chin that rises with the phrase's energy, a turn with its rise and back with its fall; slow
-    drift beside. Speakers differ a little in how much they do."""
-    energy, lively, told = _energy(speech, time_s), rng.uniform(0.1, 0.6), rng.uniform(0.8, 1.2)
+    """Nods on beats, a chin that rises with the phrase's energy, a turn with its rise and back with its fall; little
+    drift beside: what nothing tells is noise to a net. Speakers differ in how much they do."""
+    energy, lively, told = _energy(speech, time_s), rng.uniform(0.0, 0.15), rng.uniform(0.8, 1.2)
     rise = energy - np.interp(time_s - 0.5, time_s, energy, left=0.0) if len(time_s) else energy
     yaw = told * 12.0 * rise + 4.0 * lively * _drift(time_s, rng)
     pitch = told * (3.0 * _beats(speech, time_s) - 4.0 * energy) + 2.5 * lively * _drift(time_s, rng)
@@ -269,13 +268,3 @@ def _drift(time_s: Grid, rng: np.random.Generator) -> Grid:
 
 
 _BANDS_HZ = ((0.07, 0.15), (0.15, 0.25), (0.25, 0.35), (0.35, 0.5))
-
-
-def _glances(time_s: Grid, rng: np.random.Generator) -> Grid:
-    """Quick small shifts of gaze, each held for 0.8 to 2.5 seconds."""
-    gaze = np.zeros(len(time_s))
-    start_s = rng.uniform(0.5, 2.0)
-    while len(time_s) and start_s < time_s[-1]:
-        gaze[time_s >= start_s] = rng.uniform(-0.18, 0.18)
-        start_s += rng.uniform(0.8, 2.5)
-    return gaze

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linker.model.motion_codec import MotionCodec, laid, moved
+from linker.synth.video import TWINS
 from linker.train.fit import Plan, fit
 from linker.train.ranks import Ranks, mixed, training_dtype
 
-LATENT_NOISE = 0.1  # deviation added to latents in training (they are held near 1), so that neighbours decode alike
+LATENT_NOISE = 0.2  # deviation added to latents in training (they are held near 1), so that neighbours decode alike
 RESTING_SHARE = 0.8  # of portraits are a video's first frame, mouth closed, as portraits mostly are
 WEIGHTS = (1.0, 6.0, 3.0)  # of head, mouth and eyes beside the 1 that every pixel has
-CHOICES = 2  # frames of which the one with the wider mouth is shown: speech rests more than it opens
+CHOICES = 2  # frames of which the one with the wider mouth, or with lids more closed, is shown: both are rare
 TEAR = 0.3  # weight of the flow's changes from place to place, pixels: what it cannot move is painted, not torn
 LOOKS = 2  # colourings of a pair: the encoder never sees the one that the decoder must draw
+CROSSED = 0.75  # share of couples of twins in which each is moved by what was seen of the other (decision 0016)
+MEASURED = 40  # draws that tell how the finished codec's latents vary
+ALIKE = 0.1  # weight of how far twins' latents are apart
 
 
 def frame_files(videos: Path) -> list[Path]:
@@ -30,23 +36,51 @@ def frame_files(videos: Path) -> list[Path]:
     return [path.with_suffix(".frames.npy") for path in sorted(videos.glob("*.npz"))]
 
 
-def draw_pairs(files: list[Path], step: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Portraits and frames (LOOKS, batch, 3, H, W) in -1..1, and the frames' weights (batch, 1, h, w); a function of
-    `step`. Each look has colours of its own."""
+@dataclass(frozen=True)
+class Pairs:
+    """Portraits and frames (LOOKS, batch, 3, H, W) in -1..1, each look in colours of its own; the frames' `weight`
+    (batch, 1, h, w). Twins, who do the same, lie beside each other; `mover` (batch,) is whose latents move whom."""
+
+    portraits: Tensor
+    frames: Tensor
+    weight: Tensor
+    mover: Tensor
+
+
+def twins_of(files: list[Path]) -> list[list[Path]]:
+    """The videos in which all TWINS are there, by what they do (synth/video.py)."""
+    groups = [list(group) for _, group in groupby(files, lambda path: int(path.name.split(".")[0]) // TWINS)]
+    return [group for group in groups if len(group) == TWINS]
+
+
+def draw_pairs(twins: list[list[Path]], step: int, batch: int) -> Pairs:
+    """`batch` pairs, all of the twins that are drawn; a function of `step`."""
     rng = np.random.default_rng(step)
+    pictures, weights, mover = [], [], []
+    for first in range(0, batch, TWINS):
+        drawn = draw_twins(twins[rng.integers(len(twins))], rng)
+        pictures += drawn[0]
+        weights += drawn[1]
+        turned = 1 if rng.random() < CROSSED else 0
+        mover += list(np.roll(np.arange(first, first + TWINS), turned))
+    portraits, frames = torch.from_numpy(np.stack(pictures)).permute(2, 1, 0, 5, 3, 4) / 127.5 - 1
+    return Pairs(portraits, frames, torch.from_numpy(np.stack(weights)).float(), torch.tensor(mover))
+
+
+def draw_twins(files: list[Path], rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each twin, its pair (LOOKS, 2, H, W, 3) of the same two moments, and the weights (1, h, w) of the frame."""
+    mirror, truths = int(rng.choice([-1, 1])), [np.load(path.with_suffix("").with_suffix(".npz")) for path in files]
+    rare = truths[0][("opening_px", "blink")[rng.integers(2)]]
+    shown = int(max(rng.integers(len(rare), size=CHOICES), key=lambda frame: rare[frame]))
+    still = 0 if rng.random() < RESTING_SHARE else int(rng.integers(len(rare)))
     pictures, weights = [], []
-    for _ in range(batch):
-        path, mirror = files[rng.integers(len(files))], int(rng.choice([-1, 1]))
+    for path, truth in zip(files, truths, strict=True):
         frames = np.load(path, mmap_mode="r")
-        with np.load(path.with_suffix("").with_suffix(".npz")) as truth:
-            masks, opening = truth["masks"], truth["opening_px"]
-        shown = int(max(rng.integers(len(frames), size=CHOICES), key=lambda frame: opening[frame]))
-        still = 0 if rng.random() < RESTING_SHARE else int(rng.integers(len(frames)))
         pair = np.stack([frames[still], frames[shown]])[:, :, ::mirror].astype(np.float32)
         pictures.append(np.stack([coloured(pair, rng) for _ in range(LOOKS)]))
-        weights.append(1 + np.tensordot(WEIGHTS, masks[shown].astype(np.float32), 1)[None, :, ::mirror])
-    portraits, targets = torch.from_numpy(np.stack(pictures)).permute(2, 1, 0, 5, 3, 4) / 127.5 - 1
-    return portraits, targets, torch.from_numpy(np.stack(weights)).float()
+        weights.append(1 + np.tensordot(WEIGHTS, truth["masks"][shown].astype(np.float32), 1)[None, :, ::mirror])
+        truth.close()
+    return pictures, weights
 
 
 def coloured(pair: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -81,24 +115,63 @@ def train_codec(videos: Path, folder: Path, codec: Path, steps: int, batch: int 
     torch.manual_seed(0)
     device = Ranks.join().device
     net = MotionCodec().to(device, memory_format=torch.channels_last)
-    files = frame_files(videos)
+    twins = twins_of(frame_files(videos))
 
     def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
-        portraits, targets, weight = (part.to(device) for part in draw_pairs(files, number, batch))
-        with mixed(device, training_dtype("auto", device)):
-            latent = net.encode(targets[0], portraits[0])
-            noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(number)).to(device)
-            seen = net.read(portraits[1].contiguous(memory_format=torch.channels_last))
-            features = net.flow(latent + LATENT_NOISE * noise)
-            flow = net.flow_of(features)
-            shifted = moved(seen.pixels, flow)
-            made = laid(shifted, *net.painted(shifted, features))
-        wide = (latent.square().mean((0, 2, 3)) - 1).abs().mean()
-        rough = roughness(flow) * targets.shape[-1] / 2
-        loss = picture_loss(made, targets[1], weight) + TEAR * rough + 0.01 * wide
-        loss = loss + 0.5 * picture_loss(shifted, targets[1], torch.ones_like(weight))
-        errors = {name: (x - targets[1]).abs().mean().item() for name, x in (("l1", made), ("moved", shifted))}
-        return loss, errors | {"still": (portraits[1] - targets[1]).abs().mean().item()}
+        pairs = Pairs(**{name: part.to(device) for name, part in vars(draw_pairs(twins, number, batch)).items()})
+        noise = torch.Generator().manual_seed(number)
+        return codec_loss(net, pairs, noise)
 
-    fit(net, loss_of_draw, Plan(steps=steps, learning_rate=1e-3, warmup=100, ema=0.995, weight_decay=0.0), folder)
+    fit(net, loss_of_draw, Plan(steps=steps, learning_rate=6e-4, warmup=100, ema=0.995, weight_decay=0.0), folder)
+    even_out(net, covariance(net, twins, steps, batch))
     net.cpu().save_pretrained(codec)
+
+
+def codec_loss(net: MotionCodec, pairs: Pairs, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    """How far the drawn frames are off, moved alone and painted, and how far twins' latents are from being the same."""
+    target, even = pairs.frames[1], torch.ones_like(pairs.weight)
+    with mixed(target.device, training_dtype("auto", target.device)):
+        latent = net.encode(pairs.frames[0], pairs.portraits[0])
+        noisy = latent + LATENT_NOISE * torch.randn(latent.shape, generator=noise).to(latent)
+        seen = net.read(pairs.portraits[1].contiguous(memory_format=torch.channels_last))
+        features = net.mover(noisy[pairs.mover], seen.maps)
+        flow = net.flow_of(features)
+        shifted = moved(seen.pixels, flow)
+        made = laid(shifted, *net.painted(shifted, features))
+    loss = picture_loss(made, target, pairs.weight) + 0.5 * picture_loss(shifted, target, even)
+    wide = (latent.square().mean((0, 2, 3)) - 1).abs().mean()
+    rough = roughness(flow) * target.shape[-1] / 2
+    told = {"l1": made - target, "moved": shifted - target, "still": pairs.portraits[1] - target}
+    parts = {name: error.detach().abs().mean().item() for name, error in told.items()} | {"apart": apart(latent).item()}
+    return loss + TEAR * rough + 0.01 * wide + ALIKE * apart(latent), parts
+
+
+@torch.no_grad()
+def covariance(net: MotionCodec, twins: list[list[Path]], first: int, batch: int) -> Tensor:
+    """Of the latents' channels against zero (the portrait's own latent), (C, C) float64, over draws from `first` on."""
+    device, found = next(net.parameters()).device, []
+    for number in range(first, first + MEASURED):
+        pairs = draw_pairs(twins, number, batch)
+        latent = net.encode(pairs.frames[0].to(device), pairs.portraits[0].to(device)).double()
+        found.append(torch.einsum("nihw,njhw->ij", latent, latent) / latent[:, 0].numel())
+    return torch.stack(found).mean(0)
+
+
+@torch.no_grad()
+def even_out(net: MotionCodec, covariance_CC: Tensor) -> None:
+    """Turn and stretch the latents' axes so that they vary alike along each: by (covariance + noise^2)^-1/2, which the
+    encoder's last convolution takes in and the mover's first undoes. Frames are drawn as before. Without it the head's
+    few directions hold nearly all of the variance, and a loss on latents hardly sees a lid (decision 0016)."""
+    level, axes = torch.linalg.eigh(covariance_CC + LATENT_NOISE**2 * torch.eye(len(covariance_CC)).to(covariance_CC))
+    there, back = ((axes * level**power) @ axes.T for power in (-0.5, 0.5))
+    last, first = net.motion[-1], net.mover.start
+    last.weight.copy_(torch.einsum("ij,jabc->iabc", there, last.weight.double()))
+    last.bias.copy_(there @ last.bias.double())
+    first.weight.copy_(torch.einsum("ojab,ji->oiab", first.weight.double(), back))
+
+
+def apart(latent: Tensor) -> Tensor:
+    """Squared difference of twins' latents against all that is in them: 0 where they are the same, 1 where they have
+    nothing in common."""
+    twins = latent.unflatten(0, (-1, TWINS))
+    return (twins - twins.mean(1, keepdim=True)).square().mean() * (TWINS / (TWINS - 1)) / latent.square().mean()

@@ -20,6 +20,7 @@ from linker.model.audio_context import encode_speech
 from linker.model.codec import encode_frames, read_portrait
 from linker.model.masks import ranged_masks
 from linker.records import atomic
+from linker.synth.video import TOLD
 from linker.train.codec import RESTING_SHARE, frame_files
 from linker.train.mapped import mapped
 from linker.train.ranks import mixed, training_dtype
@@ -28,12 +29,14 @@ OPEN = 128  # videos whose files are held open
 CALMEST = 0.4  # of the motion in a window's preceding frames against the truth
 QUICK_OF = 6  # starts of a window of which the one with the quickest eyes is taken
 ACTING = ("scales", "ranges")  # of head, mouth and eyes; footage has none and is taken as it is
+DRAWN = (*ACTING, "curves")  # what drawn videos know beside pictures and sound
 
 
 @dataclass(frozen=True)
 class Batch:
     """B samples: target (B, F, C, h, w), reference (B, C, h, w), preceding (B, M, C, h, w), masks (B, 3, h, w),
-    scales (B, 3), speech (B, F + l - 1, D), keep (B, 2) of reference and audio."""
+    scales (B, 3), speech (B, F + l - 1, D), blink (B, F): how far the speech shuts lids, keep (B, 2) of reference and
+    audio."""
 
     target: Tensor
     reference: Tensor
@@ -41,6 +44,7 @@ class Batch:
     masks: Tensor
     scales: Tensor
     speech: Tensor
+    blink: Tensor
     keep: Tensor
 
 
@@ -48,9 +52,9 @@ def encode_video(codec: torch.nn.Module, encoder: torch.nn.Module, frames_file: 
     """One drawn video as the stages read it."""
     with np.load(frames_file.with_name(frames_file.name.replace(".frames.npy", ".npz"))) as truth:
         samples, masks = truth["samples"].astype(np.float32), truth["masks"]
-        acting = {name: truth[name] for name in ACTING if name in truth}
+        known = {name: truth[name] for name in DRAWN if name in truth}
     frames = np.load(frames_file)
-    return acting | encode_clip(codec, encoder, frames, samples, masks, portrait_of(frames_file.name, len(frames)))
+    return known | encode_clip(codec, encoder, frames, samples, masks, portrait_of(frames_file.name, len(frames)))
 
 
 @torch.no_grad()
@@ -133,10 +137,9 @@ class Windows:
         rngs = self._rngs(number, size, seed)
         samples = [self._sample(rng, frames, start_share) for rng in rngs]
         columns = [torch.from_numpy(np.stack(column)).float() for column in zip(*samples, strict=True)]
-        target, reference, preceding, masks, scales, speech = columns
         lot = np.array([rng.random() for rng in rngs])
         keep = np.stack([(lot > 2 * drop) | (lot < 0.5 * drop), (lot > 2 * drop) | (lot >= 1.5 * drop)], axis=1)
-        return Batch(target, reference, preceding, masks, scales, speech, torch.from_numpy(keep).float())
+        return Batch(*columns, torch.from_numpy(keep).float())
 
     def videos_of(self, number: int, size: int, seed: int = 0) -> list[str]:
         """The names of the videos that batch `number` is made of."""
@@ -161,12 +164,13 @@ class Windows:
         scales, ranges = acting_of(video)
         masks = ranged(union(video["masks"][start : start + frames].astype(np.float32)), ranges)
         target, reference = self._normal(latents[start : start + frames]), self._normal(video["reference"])
-        return target, reference, preceding.astype(np.float32), masks, scales, video["speech"][heard]
+        blink = blink_of(video)[start : start + frames]
+        return target, reference, preceding.astype(np.float32), masks, scales, video["speech"][heard], blink
 
     def _start(self, rng: np.random.Generator, video: Mapping[str, np.ndarray], frames: int) -> int:
         """Where a window begins: for half of them where, of a few draws, the eyes are quickest. Blinks are rare and
         short; left to chance, a net never learns them."""
-        draws = QUICK_OF if frames > 2 and rng.random() < 0.5 else 1
+        draws = QUICK_OF if rng.random() < 0.5 else 1
         starts = rng.integers(self.arch.preceding, len(video["latents"]) - frames + 1, draws).tolist()
         return int(max(starts, key=lambda start: quickness(video, start, frames)) if draws > 1 else starts[0])
 
@@ -178,7 +182,8 @@ class Windows:
 def quickness(video: Mapping[str, np.ndarray], start: int, frames: int) -> float:
     """How much quicker the eyes of a window are than the head about them: the largest ratio of their latents' second
     differences. A blink takes few frames, turns and glances take many."""
-    shown = slice(start, start + frames)
+    near = max(3 - frames, 0)  # a single frame's neighbours tell
+    shown = slice(start - near, start + frames + near)
     change = np.abs(np.diff(video["latents"][shown].astype(np.float32), 2, axis=0)).mean(1)
     head, _, eyes = union(video["masks"][shown].astype(np.float32))
     means = [(change * mask).sum((1, 2)) / max(float(mask.sum()), 1e-6) for mask in (eyes, head)]
@@ -202,6 +207,13 @@ def acting_of(video: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Scales and ranges of a video, each (3,)."""
     scales, ranges = (np.asarray(video.get(name, np.ones(len(REGIONS))), np.float32) for name in ACTING)
     return scales, ranges
+
+
+def blink_of(video: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How far plain speech would shut the lids, (T,); 0 where it is not known (footage)."""
+    if "curves" not in video:
+        return np.zeros(len(video["latents"]), np.float32)
+    return np.asarray(video["curves"][:, TOLD.index("blink")], np.float32)
 
 
 def ranged(masks_3hw: np.ndarray, ranges: np.ndarray) -> np.ndarray:
