@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         for fault in sorted(faults, key=lambda fault: fault.line):
             print(fault, file=sys.stderr)
         began = time.monotonic()
-        code = run_workflow(todo)
+        code = run_workflow(todo, len(manifest.rows))
         if code or not _is_told(todo):
             _write_report(todo)
         return _conclude(todo, read_states(todo.results, manifest), code, time.monotonic() - began)
@@ -316,7 +316,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", help="benchmarks (all but overhead_1000 and overhead_10000)")
+    parser.add_argument("names", nargs="*", help="benchmarks (all but overhead_1000 and overhead_first_100_of_10000)")
     parser.add_argument("--json", type=Path, help="write the figures there")
 
 

@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -25,7 +27,7 @@ from linker.config import GenerateSettings
 from linker.errors import EnvironmentError
 from linker.process import start_time
 from linker.records import Row
-from linker.run import read_plan
+from linker.run import _condense, _passes, read_plan
 from linker.shards import digest, row_token, rows_by_shard, shard_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +55,8 @@ def listening() -> None:
 def portraits_and_audios(workshop: Workshop) -> None:
     for name in ("p a.png", "p'b.png", "s1.wav", "s $2.wav"):
         workshop.file(name, name)
+    for name in ("p a.png", "s1.wav"):  # from a disk or a server whose clock is ahead
+        os.utime(workshop.media / name, (time.time() + 3600,) * 2)
     workshop.file("no face.png", "bad")
 
 
@@ -95,6 +99,23 @@ def test_a_manifest_from_start_to_change(workshop: Workshop) -> None:
     redone = {path for path in after if path.startswith(("videos/", "clips/")) and after[path] != before.get(path)}
     assert redone == {path for path in redone if "r2" in path}
     assert len(redone) == 7
+
+
+def test_many_rows_are_run_in_parts_and_a_shard_of_two_parts_is_generated_once(workshop: Workshop) -> None:
+    portraits_and_audios(workshop)
+    code = workshop.root / "linker" / "run.py"
+    code.write_text(re.sub(r"^RUN_ROWS = \d+", "RUN_ROWS = 2", code.read_text(), flags=re.MULTILINE))
+    manifest = workshop.manifest(*LINES[:3])
+    first = workshop.run(manifest)
+    assert first.returncode == 0, first.stderr
+    assert [line for line in first.stderr.splitlines() if line.startswith("part ")] == [
+        "part 1 of 2 (new rows)",
+        "part 2 of 2 (new rows)",
+    ]
+    assert workshop.made() == ["r1", "r2", "r3"]
+    assert sorted(path.stem for path in workshop.results.glob("videos/*.mp4")) == ["r1", "r2", "r3"]
+    again = _passes(workshop.results, 3, 2)
+    assert again == [(kind, part) for kind in ("new", "settled") for part in ("0/2", "1/2")]
 
 
 def test_a_changed_setting_reruns_its_step_and_what_follows(workshop: Workshop) -> None:
@@ -342,6 +363,13 @@ def test_a_rows_token_tells_what_decides_its_frames() -> None:
     assert len({base, *tokens}) == 1 + len(tokens)
     assert row_token(row, GenerateSettings(shards=9)) == base
     assert digest([row], GenerateSettings()) != digest([row, row], GenerateSettings())
+
+
+def test_what_snakemake_itself_complains_of_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    said = ['WorkflowError in rule collect in file "rules/generate.smk", line 72:\n', "Output x is older than y.\n"]
+    child: Any = SimpleNamespace(stdout=["1 of 4 steps (25%) done\n", *said, "Removing output files\n"], wait=lambda: 1)
+    _condense(child)
+    assert capsys.readouterr().err == " 25 %  (1 of 4 steps)\nerror: Output x is older than y.\n"
 
 
 def test_plans_are_read_from_snakemakes_words() -> None:
