@@ -34,6 +34,7 @@ PLAN_ROWS = 2500  # rows that one process plans
 RUN_ROWS = 5000  # rows of one graph: its memory, and the time until its first job, grow with them
 WHOLE = "0/1"  # the one part of what is not many
 PROGRESS_STEP = 5  # percent between two lines
+ENDED = 128 + signal.SIGTERM  # the exit code of a run that was asked to end: more may be left than is seen
 Child = subprocess.Popen[str]
 INTERRUPT_S = 15  # how long Snakemake may take to clean up after Ctrl-C
 
@@ -84,7 +85,7 @@ def run_workflow(todo: Order, rows: int) -> int:
     """Generate, and finish new rows as their shards are done; then look at the rows that were there before.
 
     Two passes, because one graph cannot tell a shard's changed rows from its others; many `rows` in parts, one after
-    the other, because a graph holds all its jobs in memory. The first exit code that is not 0.
+    the other, because a graph holds all its jobs in memory. The first exit code that is not 0; ENDED after SIGTERM.
     """
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
@@ -95,7 +96,9 @@ def run_workflow(todo: Order, rows: int) -> int:
         if not (todo.results / DRAIN).exists():
             _tell_part(kind, part)
             codes.append(_run_pass(todo, settings, kind, part))
-    (todo.results / DRAIN).unlink(missing_ok=True)
+    if (todo.results / DRAIN).exists():
+        (todo.results / DRAIN).unlink()
+        return ENDED
     return next((code for code in codes if code), 0)
 
 

@@ -23,12 +23,14 @@ from conftest import Workshop
 from test_upscale import write_network
 
 from linker import cli, lock
-from linker.config import GenerateSettings
+from linker.config import GenerateSettings, Settings
 from linker.errors import EnvironmentError
 from linker.process import start_time
 from linker.records import Row
-from linker.run import _condense, _passes, read_plan
+from linker.run import ENDED, Order, _condense, _passes, read_plan
 from linker.shards import digest, row_token, rows_by_shard, shard_name
+from linker.status import RowState
+from linker.verbs import _conclude
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = sorted((ROOT / "rules").glob("*.smk"))
@@ -213,6 +215,16 @@ def test_sigterm_ends_after_the_row_that_is_being_made(workshop: Workshop) -> No
     assert "ended on request with 2 rows left; run again to continue" in told
     assert workshop.run(manifest).returncode == 0
     assert workshop.made() == ["r1", "r2", "r3"]
+
+
+@pytest.mark.parametrize(("code", "wanted"), [(ENDED, 3), (1, 4)])
+def test_a_run_that_was_asked_to_end_may_have_left_more_than_is_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int, wanted: int
+) -> None:
+    """As a changed row whose new frames are not finished yet: its last good video is there."""
+    states = [RowState("r1", 2, "done"), RowState("r2", 3, "refused", "crop_face", "no_face", "found no face")]
+    assert _conclude(Order(tmp_path / "jobs.csv", tmp_path, Settings()), states, code, 1.0) == wanted
+    assert ("ended on request; run again to continue" in capsys.readouterr().out) == (code == ENDED)
 
 
 def test_a_missing_tool_is_the_environments_fault_and_the_others_are_delivered(workshop: Workshop) -> None:

@@ -159,7 +159,8 @@ def _measured(words: list[str], environment: dict[str, str]) -> tuple[float, flo
 
 
 def _resident_mb(pid: int) -> float:
-    return _summed(pid, lambda process: process.memory_info().rss) / 1e6
+    """What processes share (with one that is just being started: everything) counts once."""
+    return _summed(pid, lambda process: process.memory_full_info().pss) / 1e6
 
 
 def _cpu_s(pid: int) -> float:
