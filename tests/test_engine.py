@@ -61,6 +61,15 @@ def test_a_bad_codec_or_speech_encoder_is_named(weights: Path, tmp_path: Path, p
         load_engine(GenerateSettings(weights=str(tmp_path / "w")))
 
 
+def test_loading_needs_no_network_and_no_pickle(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*words: object, **options: object) -> None:
+        pytest.fail("a connection was opened, or a pickle read")
+
+    for name in ("socket.socket.connect", "socket.getaddrinfo", "torch.load", "pickle.Unpickler", "pickle.load"):
+        monkeypatch.setattr(name, refuse)
+    load_engine(GenerateSettings(weights=str(weights)))
+
+
 def test_weights_checks_every_network(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["weights", str(weights)]) == 0
     assert json.loads(capsys.readouterr().out)["architecture"]["size"] == "tiny"
