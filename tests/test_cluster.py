@@ -458,7 +458,7 @@ def tree(folder: Path) -> dict[str, int]:
 
 def test_a_run_from_ctrl_c_to_a_changed_row(workshop: Workshop, cluster: Cluster) -> None:
     """A second head is refused; Ctrl-C cancels once and says so; the next run is killed, and its jobs make what
-    the rerun finishes; another does nothing; then one row is changed and redone alone. The videos are those of a local run."""
+    the rerun finishes; another does nothing; then one row is changed and redone alone. The videos are a local run's."""
     for name in ("p.png", "q.png", "s.wav"):
         workshop.file(name, name)
     lines = [f"r{number},{'pq'[number % 2]}.png,s.wav," for number in range(3)]
