@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from linker.errors import EnvironmentError
+from linker.faults import first_line
 
 CODECS = ("MotionCodec", "AutoencoderDC", "AutoencoderKL", "AutoencoderTiny")
 _WHISPER_FILES = {"large": "large-v3", "turbo": "large-v3-turbo"}  # names whose file is called otherwise
@@ -143,26 +144,27 @@ def _config_of(folder: Path, what: str) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise EnvironmentError(f"{path}: {what} cannot be read ({error})") from None
 
 
 def _loaded(kind: Any, folder: Path) -> Any:
     """A network with every weight of its own and no other, all of them numbers."""
     import torch
-    from safetensors import SafetensorError
 
+    file = next(iter(sorted(folder.glob("*.safetensors"))), folder)
     try:
         net, told = kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise EnvironmentError(f"{folder}: does not load as {kind.__name__} ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # what the libraries make of a bad file or config is any of them
+        why = f"does not load as {kind.__name__} with its config.json ({first_line(error)})"
+        raise EnvironmentError(f"{file}: {why}") from None
     odd = sorted(str(name) for kinds in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in told[kinds])
     if odd:
         where = odd[0] if len(odd) == 1 else f"{odd[0]} and {len(odd) - 1} more"
-        raise EnvironmentError(f"{folder}: another architecture than in its config.json: {where} missing or unknown")
+        raise EnvironmentError(f"{file}: another architecture than in its config.json: {where} missing or unknown")
     for name, value in net.state_dict().items():
         if not torch.isfinite(value).all():
-            raise EnvironmentError(f"{folder}: {name} holds NaN or infinity")
+            raise EnvironmentError(f"{file}: {name} holds NaN or infinity")
     return net.float().eval()  # published files may be in half precision; what runs in it is decided later
 
 

@@ -68,13 +68,16 @@ def _check_files(folder: Path) -> None:
 
 
 def _check_parts(folder: Path, parts: Iterable[str]) -> None:
-    """Each network beside the nets has weights in safetensors."""
+    """Each network beside the nets has weights in safetensors, and all of them are the card's: they decide frames, and
+    the card is what rows are kept by."""
+    named = read_card(folder)["files"]
     for part in parts:
         found = weight_files(folder / part)
         if not found:
             raise EnvironmentError(f"{folder / part}: found no .safetensors file, needed the weights of its network")
         for path in found:
-            read_header(path)
+            if path.relative_to(folder).as_posix() not in named:
+                raise EnvironmentError(f"{path}: found no hash of it on {CARD}, needed one of every file")
 
 
 def _check_nets(path: Path, found: Shapes, arch: Architecture) -> None:

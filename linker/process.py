@@ -56,6 +56,12 @@ def leave(number: int, _frame: object = None) -> None:
     sys.exit(128 + number)
 
 
+def release_memory() -> None:
+    """Give freed memory back to the system: glibc keeps it, in pieces that later needs do not fit into."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
 def visible_gpus() -> list[str]:
     """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them, told without loading what uses them."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -28,9 +28,13 @@ from linker.records import atomic, read_json
 
 PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
 PROGRESS = re.compile(r"(\d+) of (\d+) steps \((\d+)%\) done")
+COMPLAINT = re.compile(r"\w+(Error|Exception) in rule ")  # Snakemake's own, with its words on the next line
 FOLLOWED = ("generate", "draw_videos", "encode_*", "train_*")  # steps that people wait for
-PART_ROWS = 2500  # rows that one process plans
+PLAN_ROWS = 2500  # rows that one process plans
+RUN_ROWS = 5000  # rows of one graph: its memory, and the time until its first job, grow with them
+WHOLE = "0/1"  # the one part of what is not many
 PROGRESS_STEP = 5  # percent between two lines
+ENDED = 128 + signal.SIGTERM  # the exit code of a run that was asked to end: more may be left than is seen
 Child = subprocess.Popen[str]
 INTERRUPT_S = 15  # how long Snakemake may take to clean up after Ctrl-C
 
@@ -77,20 +81,24 @@ def find_profile(name: str) -> Path:
     )
 
 
-def run_workflow(todo: Order) -> int:
+def run_workflow(todo: Order, rows: int) -> int:
     """Generate, and finish new rows as their shards are done; then look at the rows that were there before.
 
-    Two passes, because one graph cannot tell a shard's changed rows from its others. The first exit code that is not 0.
+    Two passes, because one graph cannot tell a shard's changed rows from its others; many `rows` in parts, one after
+    the other, because a graph holds all its jobs in memory. The first exit code that is not 0; ENDED after SIGTERM.
     """
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
     _forget_lost_videos(todo.results)
     (todo.results / DRAIN).unlink(missing_ok=True)
     codes: list[int] = []
-    for rows in _passes(todo.results):
+    for kind, part in _passes(todo.results, rows, RUN_ROWS):
         if not (todo.results / DRAIN).exists():
-            codes.append(_run_pass(todo, settings, rows))
-    (todo.results / DRAIN).unlink(missing_ok=True)
+            _tell_part(kind, part)
+            codes.append(_run_pass(todo, settings, kind, part))
+    if (todo.results / DRAIN).exists():
+        (todo.results / DRAIN).unlink()
+        return ENDED
     return next((code for code in codes if code), 0)
 
 
@@ -102,9 +110,18 @@ def _forget_lost_videos(results: Path) -> None:
             note.unlink()
 
 
-def _passes(results: Path) -> tuple[str, ...]:
-    """Where no row has a clip yet, there is nothing settled to look at."""
-    return ("new", "settled") if any(results.glob("clips/*/generated.mkv")) else ("new",)
+def _passes(results: Path, rows: int, at_once: int) -> list[tuple[str, str]]:
+    """Which rows are looked at, and which part of them ('0/3'), one after the other. Where no row has a clip yet, there
+    is nothing settled to look at."""
+    kinds = ("new", "settled") if any(results.glob("clips/*/generated.mkv")) else ("new",)
+    parts = -(-rows // at_once)
+    return [(kind, f"{number}/{parts}") for kind in kinds for number in range(parts)]
+
+
+def _tell_part(kind: str, part: str) -> None:
+    number, parts = map(int, part.split("/"))
+    if parts > 1:
+        print(f"part {number + 1} of {parts} ({kind} rows)", file=sys.stderr)
 
 
 def run_training(todo: Order) -> int:
@@ -112,7 +129,7 @@ def run_training(todo: Order) -> int:
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
     (todo.results / DRAIN).unlink(missing_ok=True)
-    code = _run_pass(todo, settings, "all", trained_card(todo.settings))
+    code = _run_pass(todo, settings, "all", WHOLE, trained_card(todo.settings))
     (todo.results / DRAIN).unlink(missing_ok=True)
     return code
 
@@ -126,13 +143,13 @@ def run_curation(todo: Order) -> int:
     """Make funnel.csv and the data set from `todo.footage`; Snakemake's exit code."""
     todo.results.mkdir(parents=True, exist_ok=True)
     settings = write_settings(todo, todo.results / "settings.yaml")
-    return _run_pass(todo, settings, "all", "funnel.csv")
+    return _run_pass(todo, settings, "all", WHOLE, "funnel.csv")
 
 
-def _run_pass(todo: Order, settings: Path, rows: str, *targets: str) -> int:
+def _run_pass(todo: Order, settings: Path, rows: str, part: str, *targets: str) -> int:
     """Run Snakemake to its end; its exit code. Ctrl-C is passed on once, and everything it started ends with it."""
     began = time.time()
-    words = [*_command(todo, todo.results, settings, rows), *targets]
+    words = [*_command(todo, todo.results, settings, rows, part), *targets]
     child = subprocess.Popen(
         [*words, "--quiet", "rules", "host", "reason", "--no-hooks"],
         cwd=ROOT_DIR,
@@ -153,9 +170,9 @@ def _run_pass(todo: Order, settings: Path, rows: str, *targets: str) -> int:
 
 def plan_workflow(todo: Order, folder: Path, rows: int) -> Planned:
     """What Snakemake would do in `folder`; many rows in parts at the same time. Raises EnvironmentError."""
-    settings, parts = write_settings(todo, folder / ".linker" / "plan.yaml"), -(-rows // PART_ROWS)
-    asked = [(kind, f"{number}/{parts}") for kind in _passes(folder) for number in range(parts)]
+    settings = write_settings(todo, folder / ".linker" / "plan.yaml")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        asked = _passes(folder, rows, PLAN_ROWS)
         found = list(pool.map(lambda words: _dry_run(todo, folder, settings, *words), asked))
     jobs = {what: why for part in found for what, why in part}
     return Planned(dict(Counter(what.split()[0] for what in jobs)), list(jobs.items()))
@@ -186,7 +203,7 @@ def write_settings(todo: Order, path: Path) -> Path:
     return path
 
 
-def _command(todo: Order, folder: Path, settings: Path, rows: str, part: str = "0/1") -> list[str]:
+def _command(todo: Order, folder: Path, settings: Path, rows: str, part: str) -> list[str]:
     words = [sys.executable, "-P", "-m", "linker.snake", "--snakefile", str(ROOT_DIR / "Snakefile")]
     words += ["--directory", str(folder), "--configfile", str(settings), "--nolock"]
     words += ["--config", f"rows={rows}", f"part={part}"]
@@ -255,8 +272,9 @@ def _condensed(child: Child) -> Iterator[None]:
 
 def _condense(child: Child) -> None:
     silent: list[str] | None = []
-    shown = 0
-    for line in child.stdout or ():
+    shown, complains = 0, False
+    for said in child.stdout or ():
+        line, complains = f"error: {said}" if complains else said, bool(COMPLAINT.match(said))
         progress = PROGRESS.match(line)
         if progress and int(progress[3]) >= shown + PROGRESS_STEP:
             shown = int(progress[3])

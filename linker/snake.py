@@ -7,26 +7,33 @@ own takes it.
 What a failed job was to bring up to date is restored, dated now and without a note of what it was made from, and would
 pass for new ever after. Here it is dated as old as can be: the next run makes it again.
 The parameters of a rule's functions are looked up anew for every job: here once.
+An output older than an input fails its job, as clocks may differ: here not where the input is flagged `ancient`.
+While the graph grows, all of it is searched for unreachable cycles again and again: here seldom (a sixth of planning).
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from functools import cache
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 from snakemake import common, rules
 from snakemake.cli import args_to_api, parse_args
+from snakemake.dag import DAG
 from snakemake.exceptions import print_exception
 from snakemake.persistence import FileBackupMixin
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 _exit_gracefully = JobScheduler.exit_gracefully
 _restore_output = FileBackupMixin.restore_output
+_check_dates = DAG.check_output_mtime
 LONG_AGO = (1, 1)  # times of access and change, seconds
+SELDOM = (50_000, 20, 100)  # new objects, and searches among these and among younger ones, between two searches
 
 
 def _exit_from_a_thread(scheduler: Any, *signal: object) -> None:
@@ -40,13 +47,20 @@ def _restore_as_old(persistence: Any, path: Path) -> bool:
     return is_restored
 
 
+async def _check_other_dates(dag: Any, job: Any, outputs: list[Any]) -> None:
+    dated = SimpleNamespace(rule=job.rule, input=[path for path in job.input if not path.is_ancient])
+    await _check_dates(dag, dated, outputs)
+
+
 def main(words: list[str]) -> int:
     """Run Snakemake; its exit code."""
     try:
         parser, options = parse_args(words)
         options.max_jobs_per_timespan = None
+        gc.set_threshold(*SELDOM)
         JobScheduler.exit_gracefully = _exit_from_a_thread
         FileBackupMixin.restore_output = _restore_as_old
+        DAG.check_output_mtime = _check_other_dates
         common.get_function_params = rules.get_function_params = cache(common.get_function_params)
         return 0 if args_to_api(options, parser) else 1
     except Exception as error:

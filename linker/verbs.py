@@ -22,7 +22,7 @@ from linker.needs import check_needs
 from linker.plan import make_plan, media_faults, to_json, to_text
 from linker.process import resolved
 from linker.records import Manifest, Row
-from linker.run import Order, find_profile, order, run_curation, run_training, run_workflow, trained_card
+from linker.run import ENDED, Order, find_profile, order, run_curation, run_training, run_workflow, trained_card
 from linker.status import RowState, counts, read_states, table, told_left_over
 from linker.train.presets import refuse_useless_training
 
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         for fault in sorted(faults, key=lambda fault: fault.line):
             print(fault, file=sys.stderr)
         began = time.monotonic()
-        code = run_workflow(todo)
+        code = run_workflow(todo, len(manifest.rows))
         if code or not _is_told(todo):
             _write_report(todo)
         return _conclude(todo, read_states(todo.results, manifest), code, time.monotonic() - began)
@@ -106,9 +106,11 @@ def _conclude(todo: Order, states: list[RowState], code: int, seconds: float) ->
     print(f"{counts(states)} in {seconds:.0f} s")
     if told := told_left_over(todo.results):
         print(told)
+    if code == ENDED:
+        print("ended on request; run again to continue")
     print(f"videos: {todo.results / 'videos'}\nreport: {todo.results / 'report' / 'index.html'}")
     unfinished = [state for state in states if state.state in ("failed", "waiting")]
-    if unfinished or (code and not bad):
+    if unfinished or code == ENDED or (code and not bad):
         return 1 if any("bug: " in state.reason for state in unfinished) else EnvironmentError.exit_code
     return 4 if bad else 0
 
@@ -316,7 +318,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", help="benchmarks (all but overhead_1000 and overhead_10000)")
+    parser.add_argument("names", nargs="*", help="benchmarks (all but overhead_1000 and overhead_first_100_of_10000)")
     parser.add_argument("--json", type=Path, help="write the figures there")
 
 

@@ -105,7 +105,7 @@ def _remade_faults(sidecar: Path, order: Order, row: Row) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="verify-", dir=order.results / ".linker" if order.profile else None) as at:
         manifest, target = Path(at, "row.jsonl"), Path(at, "results")
         manifest.write_text(json.dumps(_fields(row, read_json(sidecar)["generation"])) + "\n", encoding="utf-8")
-        code = run_workflow(replace(order, manifest=manifest, results=target))
+        code = run_workflow(replace(order, manifest=manifest, results=target), rows=1)
         made = target / "videos" / sidecar.name
         if code or not made.is_file():
             yield "could not be made again; what was said above tells why"

@@ -20,7 +20,8 @@ from linker.engine import Engine
 from linker.media import lossless_writer
 from linker.mux import FrameWriter
 
-WAITING = 4  # windows that may wait to be written
+WAITING = 4  # windows that may wait to be decoded and written
+PICTURES = 2  # those that may wait decoded: each is 10 MB, and how many wait should not be what decides the peak
 
 
 class Film:
@@ -63,10 +64,10 @@ class Writing:
         if clip in self._errors:
             raise self._errors[clip]
         if clip.engine.device.type == "cuda":
-            self._submit(clip, lambda: self._film(clip).write(clip.pictures(window)))
+            self._submit(clip, lambda: self._film(clip).write(clip.pictures(window)), WAITING)
         else:
             frames = clip.pictures(window)
-            self._submit(clip, lambda: self._film(clip).write(frames))
+            self._submit(clip, lambda: self._film(clip).write(frames), PICTURES)
 
     def close(self, clip: Clip) -> Future[None]:
         """Finish the clip's file behind its last window; the answer comes, or what went wrong."""
@@ -91,8 +92,8 @@ class Writing:
             self._films[clip] = Film(clip)
         return self._films[clip]
 
-    def _submit(self, clip: Clip, action: Callable[[], None]) -> None:
-        while len(self._waiting) >= WAITING:
+    def _submit(self, clip: Clip, action: Callable[[], None], most: int) -> None:
+        while len(self._waiting) >= most:
             wait([self._waiting.popleft()])
         self._waiting.append(self._pool.submit(self._run, clip, action))
 

@@ -2,13 +2,14 @@
 
 Inputs: the audio files of the manifest, each once however many clips use it.
 Outputs: audio/{audio}/ driver.wav (16 kHz mono), loudness.json, language.json.
+Media may come with any date, even one that is still to come: their size and date are parameters, which notice a change.
 A file that cannot be used (silent, too short, broken) leaves its refusal in loudness.json; its rows fail at `collect`.
 """
 
 
 rule normalize_audio:
     input:
-        audio=audio_source,
+        audio=ancient(audio_source),
     output:
         driver="audio/{audio}/driver.wav",
         loudness="audio/{audio}/loudness.json",

@@ -125,6 +125,7 @@ rule judge_video:
         runtime=60,
     params:
         settings=token(SETTINGS.curate),
+        form=2,  # of judging: what an older release judged is judged again
     message:
         "judge_video {wildcards.video}"
     shell:

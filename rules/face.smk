@@ -8,7 +8,7 @@ A portrait that cannot be used (no face, several, no image) leaves its refusal i
 
 rule crop_face:
     input:
-        portrait=portrait_source,
+        portrait=ancient(portrait_source),
     output:
         face="portraits/{portrait}/face.png",
         crop="portraits/{portrait}/crop.json",

@@ -70,12 +70,12 @@ rule upscale_video:
 rule mux_audio:
     input:
         upscaled="clips/{clip}/upscaled.mkv",
-        portrait=row_portrait,
+        portrait=ancient(row_portrait),
         crop=of_portrait("crop.json"),
         masks=of_portrait("masks.npz"),
-        audio=row_audio,
+        audio=ancient(row_audio),
         driver=of_audio("driver.wav"),
-        subtitles=row_subtitles,
+        subtitles=ancient(row_subtitles),
         loudness=of_audio("loudness.json"),
         language=of_audio("language.json"),
         steadiness="clips/{clip}/steadiness.json",
@@ -94,6 +94,7 @@ rule mux_audio:
         runtime=120,
     params:
         row=delivery,
+        subtitles=subtitles_identity,
         ledger=row_ledger,
         video=row_video,
         sidecar=row_sidecar,

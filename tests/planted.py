@@ -25,6 +25,7 @@ from linker.footage import read_footage
 from linker.landmarks import OVAL
 from linker.media import write_wav
 from linker.model.critic import SyncCritic, load_critic
+from linker.records import read_json
 from linker.synth.defects import DEFECTS, PER_FRAME, Footage, plant
 from linker.ticks import read_sound, ticks
 
@@ -32,12 +33,12 @@ KINDS = ("hard_cut", "hand", "thing", "mask", "flicker", "shift_5", "shift_8", "
 CRF = 18  # of the clips that faults are planted into
 
 
-def filmed(video: Path, measures: Measures, seconds: float) -> Footage:
-    """The first seconds of a clip, with its face's oval as the landmarks have it."""
+def filmed(video: Path, measures: Measures, slot: int, seconds: float) -> Footage:
+    """The first seconds of a clip, with its speaker's oval as the landmarks have it."""
     count = min(len(measures), round(seconds * FPS)) // 2 * 2
     frames = np.stack([tick.frame for tick, _ in zip(ticks(video, 640), range(count), strict=False)])
     frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
-    points = restored(measures.points[:count, 0])[:, list(OVAL)]
+    points = restored(measures.points[:count, slot])[:, list(OVAL)]
     boxes = np.concatenate([points.min(1), points.max(1)], 1)
     boxes[~np.isfinite(boxes).all(1)] = np.nanmedian(boxes, 0)
     return Footage(frames, read_sound(video, count), boxes.astype(np.float32))
@@ -82,8 +83,11 @@ def main(listed: Path, curated: Path, seconds: float = 6.0) -> None:
     bad = {verdict["video"] for verdict in told if not verdict["kept"]}
     own = {v["video"]: round(v["measured"]["offset"]) for v in told if v["stage"] == "sync" and v["segment"] == 0}
     videos = [video for video in read_footage(listed).videos if video.id not in bad]
-    measured = {video.id: Measures.load(curated / "footage" / video.id / "measures.npz") for video in videos}
-    clips = [filmed(video.path, measured[video.id], seconds) for video in videos]
+    clips = []
+    for video in videos:
+        home = curated / "footage" / video.id
+        slot = read_json(home / "verdicts.json")["segments"][0]["slot"]
+        clips.append(filmed(video.path, Measures.load(home / "measures.npz"), slot, seconds))
     tally: dict[str, list[int]] = defaultdict(list)
     for i, (video, clip) in enumerate(zip(videos, clips, strict=True)):
         for kind in KINDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from linker.bench import BENCHMARKS, LONG, main, processes
 from linker.bench.curation import curation
 from linker.bench.workflow import running
-from linker.config import GenerateSettings
+from linker.config import PRESETS, ROOT_DIR, GenerateSettings
 from linker.errors import SettingsError
 
 
@@ -21,6 +22,11 @@ def test_a_base_step_and_frame_cost_at_most_what_was_promised(tmp_path: Path, ca
     assert 20 < found["step_guided_tflop"] <= 31
     assert 3 < found["frame_draft_tflop"] <= 5.5
     assert "step_guided_tflop" in capsys.readouterr().out
+    readme = (ROOT_DIR / "README.md").read_text(encoding="utf-8")
+    for size, figure, digits in (("base", "frame_{}_tflop", 1), ("mini", "mini_frame_{}_tflop", 3)):
+        for preset in PRESETS[size]:
+            (cost,) = re.findall(rf"^\| `{preset}` \| {size} \|.* ([\d.]+) \|[^|]+\|$", readme, re.MULTILINE)
+            assert float(cost) == round(found[figure.format(preset)], digits), (size, preset)
 
 
 def test_the_long_ones_are_run_by_name_alone(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

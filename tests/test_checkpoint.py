@@ -90,6 +90,11 @@ def flipped_byte(weights: Path) -> None:
     (weights / NETS).write_bytes(whole)
 
 
+def codec_without_hash(weights: Path) -> None:
+    files = json.loads((weights / CARD).read_text())["files"]
+    change_json(weights / CARD, files={name: value for name, value in files.items() if "codec" not in name})
+
+
 def no_hashes(weights: Path) -> None:
     change_json(weights / CARD, files=None)
 
@@ -127,6 +132,18 @@ def no_architecture(weights: Path) -> None:
     change_card(weights, "architecture", heads="four")
 
 
+def uneven_levels(weights: Path) -> None:
+    change_card(weights, "architecture", channels=[16, 32, 64])
+
+
+def no_levels(weights: Path) -> None:
+    change_card(weights, "architecture", channels=[], attention=[])
+
+
+def odd_heads(weights: Path) -> None:
+    change_card(weights, "architecture", heads=3)
+
+
 def speech_width(weights: Path) -> None:
     change_json(weights / "speech" / "config.json", hidden_size=1024)
 
@@ -156,12 +173,16 @@ BAD: list[tuple[Callable[[Path], None], str]] = [
     (other_widths, "down_blocks.2.resnets.0.conv2.weight: found none, needed (64, 64, 3, 3)"),
     (a_level_more, "found denoising.down_blocks.1."),
     (a_layer_less, "denoising.down_blocks.1.resnets.0.conv2.weight: found none"),
-    (no_architecture, "not an architecture"),
+    (no_architecture, "not an architecture (heads: Input should be a valid integer"),
+    (uneven_levels, "not an architecture (attention needs a word for each of channels)"),
+    (no_levels, "not an architecture (channels needs a width at least)"),
+    (odd_heads, "not an architecture (channels needs multiples of 2, norm_groups, heads and motion_heads)"),
     (speech_width, "hidden_size is 1024, the checkpoint's nets need 24"),
     (speech_in_the_nets, "audio.norm.weight: found (24,), needed (1024,)"),
     (outside, "outside the checkpoint"),
     (with_nan, "audio.norm.bias holds NaN or infinity"),
     (no_hashes, "found no hash of linker.safetensors"),
+    (codec_without_hash, "codec/diffusion_pytorch_model.safetensors: found no hash of it on lingualinker.json"),
 ]
 
 
@@ -210,6 +231,10 @@ def test_a_row_that_asks_for_the_tiny_decoder_needs_it(weights: Path) -> None:
     check_checkpoint(settings.model_copy(update={"decoder": "codec"}), {"draft"})
     AutoencoderTiny(latent_channels=4, encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4
                     ).save_pretrained(weights / "tiny")  # fmt: skip
+    with pytest.raises(EnvironmentError, match=r"tiny/diff\S+: found no hash of it on lingualinker\.json"):
+        check_checkpoint(settings, {"draft"})
+    file = "tiny/diffusion_pytorch_model.safetensors"
+    change_card(weights, "files", **{file: sha256_file(weights / file)})
     check_checkpoint(settings, {"draft"})
     change_json(weights / "tiny" / "config.json", latent_channels=16)
     with pytest.raises(EnvironmentError, match="latent_channels is 16, the checkpoint's nets need 4"):

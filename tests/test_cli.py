@@ -170,7 +170,7 @@ def test_the_makefile_mirrors_verbs_that_exist() -> None:
 @pytest.mark.parametrize(("name", "cores", "wait"), [("", None, 5), ("slurm", 16, 60)])
 def test_a_profile_that_is_named_wins_over_the_default_one(name: str, cores: int | None, wait: int) -> None:
     todo = run.order(Path("rows.csv"), Path("results"), None, name, None, [])
-    words = run._command(todo, Path("results"), Path("settings.yaml"), "rows")
+    words = run._command(todo, Path("results"), Path("settings.yaml"), "new", "0/1")
     _, told = parse_args(words[words.index("linker.snake") + 1 :])
     assert told.cores == (cores or available_cpu_count())
     assert (told.latency_wait, told.keep_going, told.resources["gpu"].value) == (wait, True, 1)

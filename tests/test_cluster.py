@@ -457,8 +457,8 @@ def tree(folder: Path) -> dict[str, int]:
 
 
 def test_a_run_from_ctrl_c_to_a_changed_row(workshop: Workshop, cluster: Cluster) -> None:
-    """A second head is refused; Ctrl-C cancels once and says so; a rerun continues; a third does nothing; then one row
-    is changed and redone alone. The videos are those of a local run."""
+    """A second head is refused; Ctrl-C cancels once and says so; the next run is killed, and its jobs make what
+    the rerun finishes; another does nothing; then one row is changed and redone alone. The videos are a local run's."""
     for name in ("p.png", "q.png", "s.wav"):
         workshop.file(name, name)
     lines = [f"r{number},{'pq'[number % 2]}.png,s.wav," for number in range(3)]
@@ -473,10 +473,13 @@ def test_a_run_from_ctrl_c_to_a_changed_row(workshop: Workshop, cluster: Cluster
         assert done.returncode == 0, done.stderr
         return done.stderr
 
-    with subprocess.Popen(
-        words, env={**env, "TRIVIAL_S": "60"}, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as head:  # fmt: skip
+    def started(seconds: int) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            words, env={**env, "TRIVIAL_S": str(seconds)}, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+
+    with started(60) as head:
         wait_for(lambda: len(cluster.workers()) == 2)
         second = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
         assert second.returncode == 3
@@ -486,7 +489,13 @@ def test_a_run_from_ctrl_c_to_a_changed_row(workshop: Workshop, cluster: Cluster
         _, told = head.communicate(timeout=30)
     assert head.returncode == 130
     assert told.count("cancelled slurm job") == 1, told
+    with started(6) as head:
+        wait_for(lambda: len(cluster.workers()) == 2)
+        head.kill()
+    submitted = cluster.submissions()
     run()
+    assert cluster.submissions() == submitted
+    assert sorted(workshop.made()) == ["r0", "r1", "r2"]
     local = workshop.call("run", manifest, "--results", workshop.media / "local", "--cores", 2)
     assert local.returncode == 0
     videos = {path.name: path.read_text() for path in workshop.results.glob("videos/*.mp4")}
@@ -542,6 +551,12 @@ def test_a_disk_that_cannot_be_written_is_told_and_a_rerun_finishes(shard: Shard
         shard.rows(4)
         if fault == "read-only":
             subprocess.run(["mount", "-o", "remount,ro", shard.results], check=True)
+            shard.workshop.file("p.png"), shard.workshop.file("s.wav")
+            whole = shard.workshop.run(shard.workshop.manifest("r0,p.png,s.wav,"))
+            assert (whole.returncode, whole.stderr.count("\n")) == (3, 1)
+            assert re.fullmatch(
+                r"error: .*Read-only file system; make room or allow writing, and run again\n", whole.stderr
+            )
         head = shard.head(2, TRIVIAL_S="3")
         if fault == "full":
             wait_for(lambda: len(shard.windows()) >= 2)

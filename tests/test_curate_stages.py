@@ -161,6 +161,20 @@ def test_what_covers_a_face_is_found_with_its_frames() -> None:
     assert judge_occlusion("v", WHOLE, measures(tiles=lit), SETTINGS).kept
 
 
+def test_what_hides_the_mouth_is_found_and_a_smile_is_nothing() -> None:
+    """Too little of the face for `covered`; the mouth of a smile becomes wider, too."""
+    tiles, points = measures().tiles.copy(), measures().points.copy()
+    tiles[40:60, 0, 20:26, 12:20] = 255 - tiles[40:60, 0, 20:26, 12:20]
+    corners = [KEPT.index(61), KEPT.index(291)]
+    points[..., corners, 0] += (-10, 10)
+    verdict = judge_occlusion("v", WHOLE, measures(tiles=tiles, points=points), SETTINGS)
+    assert (verdict.kept, verdict.kind) == (False, "mouth")
+    assert np.abs(np.array(verdict.frames) - [[40, 60]]).max() <= 3
+    assert verdict.measured["covered"] < SETTINGS.occlusion
+    points[40:60, :, corners, 0] += (-2, 2)
+    assert judge_occlusion("v", WHOLE, measures(tiles=tiles, points=points), SETTINGS).kept
+
+
 def faces(cloth: tuple[int, int, int] | None, lips: float) -> np.ndarray:
     """Tiles (100, 1, 32, 32, 3) of a face in a camera's noise, its lower half under a cloth or not; `lips` open and
     close by so many pixels."""
@@ -179,6 +193,20 @@ def test_a_mask_worn_throughout_is_found(cloth: tuple[int, int, int]) -> None:
     verdict = judge_occlusion("v", WHOLE, measures(tiles=faces(cloth, 0)), SETTINGS)
     assert (verdict.kept, verdict.kind, verdict.frames) == (False, "worn", [[0, 100]])
     assert verdict.score == pytest.approx(0.35, abs=0.02)
+
+
+def test_a_bold_mask_is_found_though_landmarks_tremble() -> None:
+    """Stripes that move by a pixel change more than skin does; a mouth changes otherwise. Beneath, the face's own
+    colour is none."""
+    tiles = faces((30, 60, 150), 0).astype(int)
+    tiles[:, 0, 17:, ::4] += 50
+    for frame in range(0, 100, 2):
+        tiles[frame, 0, 17:] = np.roll(tiles[frame, 0, 17:], 1, 1)
+    verdict = judge_occlusion("v", WHOLE, measures(tiles=np.clip(tiles, 0, 255).astype(np.uint8)), SETTINGS)
+    assert verdict.kind == "worn"
+    tiles[:, 0, 20:25, 12:20] += (40 * np.sin(np.arange(100) / 3)).astype(int)[:, None, None, None]
+    verdict = judge_occlusion("v", WHOLE, measures(tiles=np.clip(tiles, 0, 255).astype(np.uint8)), SETTINGS)
+    assert verdict.measured["worn"] == 0
 
 
 @pytest.mark.parametrize("lips", [0, 3])

@@ -5,14 +5,18 @@ from __future__ import annotations
 import gc
 import json
 import pickle
+import resource
 import shutil
+import threading
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import TINY, tiny_conditions, tiny_model, told, write_tiny
+from tiny import TINY, tiny_codec, tiny_conditions, tiny_model, tiny_speech, told, write_tiny
 
 from linker.bench import processes, timed
 from linker.bench.gpu import gpu, preset_figures
@@ -22,7 +26,11 @@ from linker.config import PRESETS, GenerateSettings
 from linker.engine import Engine, Recipe, job_cores, load_engine, resolve_dtype
 from linker.errors import EnvironmentError
 from linker.generate import generate
+from linker.model.audio_context import speech_chunks
+from linker.model.codec import decode_frames, encode_frames, read_portrait
 from linker.model.lingualinker import LinguaLinker
+from linker.process import release_memory
+from linker.writing import Writing
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +58,18 @@ def test_a_bad_codec_or_speech_encoder_is_named(weights: Path, tmp_path: Path, p
         else:
             del tensors[name]
         save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(EnvironmentError, match=str(path.parent)):
+    named = path.parent if damage in ("missing", "pickle") else path
+    with pytest.raises(EnvironmentError, match=f"^{named}: "):
         load_engine(GenerateSettings(weights=str(tmp_path / "w")))
+
+
+def test_loading_needs_no_network_and_no_pickle(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*words: object, **options: object) -> None:
+        pytest.fail("a connection was opened, or a pickle read")
+
+    for name in ("socket.socket.connect", "socket.getaddrinfo", "torch.load", "pickle.Unpickler", "pickle.load"):
+        monkeypatch.setattr(name, refuse)
+    load_engine(GenerateSettings(weights=str(weights)))
 
 
 def test_weights_checks_every_network(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -70,6 +88,8 @@ def test_weights_checks_every_network(weights: Path, tmp_path: Path, capsys: pyt
         ("codec", "_class_name", "VQModel", "needed one of MotionCodec"),
         ("codec", "latent_channels", 8, "latent_channels is 8, the checkpoint.s nets need 4"),
         ("speech", "feat_extract_norm", "group", "needed 'layer'"),
+        ("speech", "num_attention_heads", {}, "does not load as Wav2Vec2Model with its config"),
+        ("codec", "encoder_block_out_channels", 7, "does not load as AutoencoderDC with its config"),
     ],
 )
 def test_a_network_of_another_kind_is_refused(
@@ -115,6 +135,65 @@ def test_auto_is_what_the_processor_computes_in() -> None:
     cpu = torch.device("cpu")
     assert resolve_dtype("auto", cpu) in (torch.bfloat16, torch.float32)
     assert resolve_dtype("float16", cpu) == torch.float16
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_auto_is_what_the_card_computes_in(weights: Path, monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool) -> None:
+    """Cards older than bfloat16 take float16, whose codec stays in float32; a card makes several rows together."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
+    recipe = Recipe.of(GenerateSettings(weights=str(weights)))
+    expected = (torch.bfloat16, torch.bfloat16) if has_bfloat16 else (torch.float16, torch.float32)
+    assert (recipe.dtype, recipe.codec_dtype) == expected
+    assert (recipe.device.type, recipe.rows) == ("cuda", 4)
+    assert recipe.stamp(4).endswith(".cuda.4")
+
+
+def test_what_nets_are_given_goes_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Portraits, latents and speech, on 'meta': as on a GPU, a tensor of another device is an error."""
+    kl, encoder = tiny_codec().to("meta"), tiny_speech().to("meta")
+    monkeypatch.setattr("linker.model.codec.to_pictures", lambda pixels: pixels)
+    grey = np.full((32, 32, 3), 128, np.uint8)
+    with torch.inference_mode():
+        portrait = read_portrait(kl, grey, 32)
+        found = [portrait.latent, encode_frames(kl, grey[None], portrait), *decode_frames(kl, portrait.latent)]
+        found += speech_chunks(encoder, np.zeros(40 * 16_000, np.float32))
+    assert len(found) == 5
+    assert {value.device.type for value in found} == {"meta"}
+
+
+class Decoding:
+    """A clip, and its film, that tell where windows are decoded and written; a card's are held back until `let`."""
+
+    def __init__(self, kind: str) -> None:
+        self.stream = threading.Lock()  # entered and left for each window, as a card's stream is
+        self.engine = SimpleNamespace(device=torch.device(kind), own_stream=lambda: self.stream)
+        self.let, self.where, self.written = threading.Event(), [], []
+
+    def pictures(self, window: int) -> list[int]:
+        self.where.append((threading.current_thread() is threading.main_thread(), self.stream.locked()))
+        assert self.engine.device.type == "cpu" or self.let.wait(60)
+        return [window]
+
+    def write(self, frames: list[int]) -> None:
+        self.written += frames
+
+
+@pytest.mark.parametrize(("kind", "main_thread", "own_stream"), [("cuda", False, True), ("cpu", True, False)])
+def test_a_card_decodes_beside_denoising(
+    monkeypatch: pytest.MonkeyPatch, kind: str, main_thread: bool, own_stream: bool
+) -> None:
+    """In the writing thread and its own stream, while the main thread goes on; in order. A processor, at once."""
+    clip = Decoding(kind)
+    monkeypatch.setattr(Writing, "_film", lambda writing, clip: clip)
+    with Writing(clip.engine) as writing:
+        for window in range(3):
+            writing.add(clip, window)
+        assert kind == "cpu" or clip.written == []
+        clip.let.set()
+        writing.drop(clip)  # behind all that waits
+    assert clip.written == [0, 1, 2]
+    assert clip.where == [(main_thread, own_stream)] * 3
 
 
 def test_threads_are_the_jobs_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +243,19 @@ def test_the_engine_computes_what_the_plain_model_does(weights: Path) -> None:
         plain = timed.plain_window(engine, clip, window, timed.GUIDED)
         found = timed.sample_windows(engine.model, clip, window, timed.GUIDED)
     assert timed.relative(found, plain) < 1e-4
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def test_freed_memory_goes_back_to_the_system() -> None:
+    """80 MB in blocks that the C library keeps for itself because a later one is still in use."""
+    blocks = [bytearray(b"x" * 80_000) for _ in range(1000)]
+    del blocks[:-1]
+    before = resident_mb()
+    release_memory()
+    assert before - resident_mb() > 40
 
 
 def held_bytes() -> int:

@@ -154,6 +154,26 @@ def test_a_clips_bits_do_not_depend_on_its_company_or_its_place(
             assert torch.equal(latents, alone[order[place]])
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_window_is_made_where_its_net_is(sampler: str) -> None:
+    """On 'meta', a device without numbers where, as on a GPU, a tensor of another device is an error."""
+    model, background = tiny_model().to("meta"), torch.zeros(1, 1, 8, 8, device="meta")
+    given = {name: value.to("meta") for name, value in tiny_conditions(model).items()}
+    masks = model.mask_pyramid(given["masks"])
+    clip = ClipConditions(given["portrait"], model.read_portrait(given["portrait"]), masks, given["scales"], background)
+    window = Windows((0,), (1,), given["speech"], preceding_frames(model, clip.still, None))
+    strength = 1.0 if sampler == "unipc" else 0.5  # its `add_noise` looks timesteps up, which takes numbers
+    found = sample_windows(model, clip, window, Sampling(3, 2.0, sampler, strength))
+    assert (found.device.type, found.shape) == ("meta", (1, 12, 4, 8, 8))
+
+
+def test_half_precision_makes_nearly_the_same(model: LinguaLinker, clip: ClipConditions) -> None:
+    whole = made(model, clip)
+    for dtype, share in ((torch.bfloat16, 0.1), (torch.float16, 0.02)):
+        with torch.autocast("cpu", dtype):
+            assert (made(model, clip) - whole).norm() < share * whole.norm(), dtype
+
+
 def test_the_guided_half_alone_computes_gates(model: LinguaLinker, clip: ClipConditions) -> None:
     """Without a condition there is no gate: what it is made of is computed once a step, guidance or not."""
     calls: list[int] = []

@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import random
 import re
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from time import monotonic
 
 import pytest
 import torch
@@ -22,12 +27,14 @@ from transformers import Wav2Vec2ForPreTraining
 
 from linker.backends import load_speech_encoder, load_tiny_decoder
 from linker.cli import main
+from linker.config import ROOT_DIR
 from linker.errors import EnvironmentError, SettingsError
 from linker.model.architecture import BASE
 from linker.model.codec import load_codec
 from linker.model.lingualinker import LinguaLinker, describe
 from linker.model.temporal import TemporalModule
 from linker.train.hallo import CARRIED, DROPPED, FRESH, hallo_architecture, origins_of
+from linker.train.hub import place_of
 from linker.train.sources import PARTS, WEIGHT_NAMES, find_sources
 from linker.train.start import ACCOUNT, start_base
 
@@ -130,7 +137,7 @@ def test_what_fails_leaves_nothing(published: Path, tmp_path: Path) -> None:
     words = changed(published, tmp_path, "speech", lambda tensors: tensors.update(
         {name: torch.full_like(value, torch.nan) for name, value in tensors.items()
          if name == "wav2vec2.encoder.layers.0.final_layer_norm.bias"}))  # fmt: skip
-    with pytest.raises(EnvironmentError, match=r"speech: .*final_layer_norm\.bias holds NaN"):
+    with pytest.raises(EnvironmentError, match=r"speech/model\.safetensors: .*final_layer_norm\.bias holds NaN"):
         start_base(find_sources(words), tmp_path / "new" / "base")
     assert not list((tmp_path / "new").iterdir())
 
@@ -274,32 +281,119 @@ def test_a_pickle_of_something_else_is_named(published: Path, tmp_path: Path) ->
 
 def test_a_source_with_nan_is_named(published: Path, tmp_path: Path) -> None:
     words = changed(published, tmp_path, "unet", lambda tensors: tensors["conv_in.weight"].fill_(torch.nan))
-    with pytest.raises(EnvironmentError, match=r"unet: conv_in\.weight holds NaN"):
+    with pytest.raises(EnvironmentError, match=r"unet/\S+\.safetensors: conv_in\.weight holds NaN"):
         start_base(find_sources(words), tmp_path / "base")
 
 
-@pytest.mark.parametrize("part", ["unet", "motion"])
+@pytest.mark.parametrize("part", PARTS)
 def test_an_unknown_key_is_another_architecture(published: Path, tmp_path: Path, part: str) -> None:
     words = changed(published, tmp_path, part, lambda tensors: tensors.update({"extra.weight": torch.ones(2)}))
-    with pytest.raises(EnvironmentError, match=r"extra\.weight is unknown"):
+    with pytest.raises(EnvironmentError, match=rf"{part}/\S+\.safetensors: extra\.weight is unknown"):
         start_base(find_sources(words), tmp_path / "base")
 
 
 def test_a_missing_key_and_a_wrong_shape_are_named(published: Path, tmp_path: Path) -> None:
     words = changed(published, tmp_path, "unet", lambda tensors: tensors.pop("conv_in.weight"))
-    with pytest.raises(EnvironmentError, match=r"unet: conv_in\.weight is missing"):
+    with pytest.raises(EnvironmentError, match=r"unet/\S+\.safetensors: conv_in\.weight is missing"):
         start_base(find_sources(words), tmp_path / "base")
     words = changed(published, tmp_path, "motion", lambda tensors: tensors.update(
         {name: value[..., :-1].contiguous() for name, value in list(tensors.items())[:1]}))  # fmt: skip
-    with pytest.raises(EnvironmentError, match=r"motion: .* has shape"):
+    with pytest.raises(EnvironmentError, match=r"motion/\S+\.safetensors: .* has shape"):
         start_base(find_sources(words), tmp_path / "base")
 
 
-def test_a_truncated_file_is_named(published: Path, tmp_path: Path) -> None:
-    words = changed(published, tmp_path, "unet", lambda tensors: None)
-    file = find_sources(words)["unet"].file
+@pytest.mark.parametrize("part", PARTS)
+def test_a_truncated_file_is_named(published: Path, tmp_path: Path, part: str) -> None:
+    words = changed(published, tmp_path, part, lambda tensors: None)
+    file = find_sources(words)[part].file
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(EnvironmentError, match="not a whole weights file"):
+    with pytest.raises(EnvironmentError, match=rf"^{file}: .*(whole weights file|truncated)"):
+        start_base(find_sources(words), tmp_path / "base")
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("damage", ["truncated", "empty", "words", "code"])
+def test_a_bad_pickle_is_named(published: Path, tmp_path: Path, part: str, damage: str) -> None:
+    """Published as a pickle, as XLS-R is; one that would run code is not run."""
+    source, ran = find_sources([str(published)])[part], tmp_path / "ran"
+    (tmp_path / part).mkdir()
+    (tmp_path / part / "config.json").write_bytes((source.folder / "config.json").read_bytes())
+    name = "pytorch_model.bin" if part == "speech" else "diffusion_pytorch_model.bin"
+    torch.save(load_file(source.file), tmp_path / part / name)
+    whole = (tmp_path / part / name).read_bytes()
+    bad = {"truncated": whole[:-100], "empty": b"", "words": b"not found", "code": pickle.dumps(Runs(str(ran)))}
+    (tmp_path / part / name).write_bytes(bad[damage])
+    words = [str(published), f"{part}={tmp_path / part}"]
+    with pytest.raises(EnvironmentError, match=rf"{name}: not a whole weights file"):
+        start_base(find_sources(words), tmp_path / "base")
+    assert not ran.exists()
+
+
+class Runs:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (open, (self.path, "w"))
+
+
+def test_checkpoints_in_the_layout_of_their_day(published: Path, started: tuple[Path, dict], tmp_path: Path) -> None:
+    """Stable Diffusion's autoencoder is published under older names, with a config that names no scaling factor; XLS-R
+    as a pickle, under older names. They become the same networks, and the account has the names they came by."""
+    old = {
+        "codec": {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."},
+        "speech": {f"parametrizations.weight.original{i}": f"weight_{'gv'[i]}" for i in (0, 1)},
+    }
+    for part, names in old.items():
+        source = find_sources([str(published)])[part]
+        (tmp_path / part).mkdir()
+        config = json.loads((source.folder / "config.json").read_text())
+        config.pop("scaling_factor", None)
+        (tmp_path / part / "config.json").write_text(json.dumps(config))
+        tensors = {}
+        for key, value in load_file(source.file).items():
+            for new, before in names.items():
+                key = key.replace(new, before)
+            tensors[key] = value
+        if part == "speech":
+            torch.save(tensors, tmp_path / part / "pytorch_model.bin")
+        else:
+            save_file(tensors, tmp_path / part / source.file.name)
+        assert any(before in key for key in tensors for before in names.values())
+    words = [str(published), f"codec={tmp_path / 'codec'}", f"speech={tmp_path / 'speech'}"]
+    start_base(find_sources(words), tmp_path / "base")
+    cards = [json.loads((folder / "lingualinker.json").read_text()) for folder in (started[0], tmp_path / "base")]
+    assert cards[0]["architecture"] == cards[1]["architecture"]
+    for load in (load_codec, load_speech_encoder):
+        part = "codec" if load is load_codec else "speech"
+        one, two = (load(folder / part).state_dict() for folder in (started[0], tmp_path / "base"))
+        assert one.keys() == two.keys()
+        assert all(torch.equal(value, two[name]) for name, value in one.items())
+    named = json.loads((tmp_path / "base" / ACCOUNT).read_text())
+    assert "wav2vec2.encoder.pos_conv_embed.conv.weight_g" in named["speech"]["used"]
+    assert "encoder.mid_block.attentions.0.proj_attn.bias" in named["codec"]["used"]
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("codec", "_class_name", "VQModel", "found class 'VQModel'"),
+        ("codec", "latent_channels", 16, "latent_channels is 16, the checkpoint's nets need 4"),
+        ("speech", "feat_extract_norm", "group", "needed 'layer'"),
+        ("motion", "motion_norm_num_groups", 4, "motion_norm_num_groups is 4, needed the unet's 8"),
+        ("unet", "block_out_channels", [16], "describe no Stable Diffusion 1.5 model"),
+        ("unet", "attention_head_dim", 3, "multiples of 2, norm_groups, heads"),
+    ],
+)
+def test_a_source_of_another_kind_is_refused(
+    published: Path, tmp_path: Path, part: str, key: str, value: object, said: str
+) -> None:
+    words = changed(published, tmp_path, part, lambda tensors: None)
+    config = tmp_path / part / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {key: value}))
+    with pytest.raises(EnvironmentError, match=said):
         start_base(find_sources(words), tmp_path / "base")
 
 
@@ -357,12 +451,19 @@ class Hub(ThreadingHTTPServer):
             self.files[f"codec/{name}"] = self.files["codec/diffusion_pytorch_model.safetensors"]
         self.sent: list[tuple[str, str]] = []
         self.sends = 0.0  # the share of what is asked for that comes before the connection breaks
+        self.is_silent, self.silent, self.going_on = False, Event(), Event()  # or, in place of that, nothing more comes
+        self.asked = 0
+
+    def begun(self) -> list[int]:
+        """Where the answers to all that was asked for in parts began."""
+        return [int(span[6:-1]) for _, span in self.sent if span.startswith("bytes=")]
 
 
 class HubAnswer(BaseHTTPRequestHandler):
     server: Hub
 
     def do_GET(self) -> None:
+        self.server.asked += 1
         if self.path.startswith("/api/models/owner/name"):
             told = [{"type": "file", "path": name, "size": len(data), "oid": ONES} for name, data in
                     self.server.files.items()]  # fmt: skip
@@ -391,38 +492,97 @@ class HubAnswer(BaseHTTPRequestHandler):
             self.server.sent += [(name, self.headers.get("Range", ""))] if name else []
             breaks = name.endswith(WEIGHT_NAMES) and len(part) > 9000
             self.wfile.write(part[: round(self.server.sends * len(part))] if breaks else part)
+            if breaks and self.server.is_silent:
+                self.server.silent.set()
+                self.server.going_on.wait()
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-def test_one_weights_file_is_fetched_and_a_broken_download_goes_on(
-    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub = Hub(published)
-    Thread(target=hub.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{hub.server_port}"
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
-    monkeypatch.setattr(
-        "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
-        f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
-    )
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+@pytest.fixture
+def hub(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Serves this process and those that it starts; their caches are empty."""
+    server = Hub(published)
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    for name, value in (("HF_ENDPOINT", address), ("HF_HUB_OFFLINE", "0"), ("HF_HOME", str(tmp_path / "hf"))):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    constants = {
+        "ENDPOINT": address, "HF_HUB_CACHE": str(tmp_path / "hf"), "DOWNLOAD_CHUNK_SIZE": 1000,
+        "HUGGINGFACE_CO_URL_TEMPLATE": f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+    }  # fmt: skip
+    for name, value in constants.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     monkeypatch.setattr("time.sleep", lambda _: None)
+    yield server
+    server.going_on.set()
+    server.shutdown()
+
+
+CODEC = "codec/diffusion_pytorch_model.safetensors"
+
+
+def test_one_weights_file_is_fetched_and_a_broken_download_goes_on(published: Path, hub: Hub) -> None:
     words = [str(published), f"codec=owner/name/codec@{ONES}"]
     with pytest.raises(EnvironmentError, match=r"not fetched .*type `hf download owner/name codec/config\.json"):
         find_sources(words)
     hub.sends = 0.5
     folder = find_sources(words)["codec"].folder
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
-    assert (folder / "diffusion_pytorch_model.safetensors").read_bytes() == hub.files[
-        "codec/diffusion_pytorch_model.safetensors"
-    ]
-    assert {name for name, _ in hub.sent} == {"codec/config.json", "codec/diffusion_pytorch_model.safetensors"}
-    begun = [int(span[6:-1]) for name, span in hub.sent if span.startswith("bytes=")]
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert (folder / "diffusion_pytorch_model.safetensors").read_bytes() == hub.files[CODEC]
+    assert {name for name, _ in hub.sent} == {"codec/config.json", CODEC}
+    begun = hub.begun()
     assert len(begun) > 2
     assert begun == sorted(set(begun))
     hub.shutdown()
     assert find_sources(words)["codec"].folder == folder  # what lies in the cache needs no hub
+
+
+def test_a_killed_download_goes_on(published: Path, hub: Hub, tmp_path: Path) -> None:
+    """The process that fetches is killed while the hub is silent; the next one asks for what it has not."""
+    hub.files[CODEC], hub.sends, hub.is_silent = random.Random(0).randbytes(30_000_000), 0.9, True
+    words = ["weights", "init", "base", str(tmp_path / "base"), "--from", str(published)]
+    command = [sys.executable, "-m", "linker.cli", *words, f"codec=owner/name/codec@{ONES}"]
+    process = subprocess.Popen(command, cwd=ROOT_DIR, stderr=subprocess.DEVNULL)
+    assert hub.silent.wait(120)
+    (part,) = until(lambda: [path for path in tmp_path.rglob("*.part") if path.stat().st_size > 20_000_000])
+    process.kill()
+    process.wait()
+    kept = part.stat().st_size
+    hub.sends, hub.is_silent = 1.0, False
+    source = find_sources([str(published), f"codec=owner/name/codec@{ONES}"])["codec"]
+    assert source.file.read_bytes() == hub.files[CODEC]
+    assert hub.begun() == [kept]
+    assert not list(tmp_path.rglob("*.part"))
+    assert not (tmp_path / "base").exists()
+
+
+def until(look: Callable[[], list[Path]]) -> list[Path]:
+    """What is found, as soon as something is."""
+    end = monotonic() + 60
+    while not (found := look()) and monotonic() < end:
+        Event().wait(0.05)
+    return found
+
+
+@pytest.mark.parametrize("kept", [b"garbage", b"x" * 10_000_000], ids=["begun", "longer"])
+def test_what_is_not_the_hubs_is_not_used(published: Path, hub: Hub, kept: bytes) -> None:
+    """A part that holds something else is found by the hub's SHA-256, or by its length, and fetched again."""
+    hub.sends = 1.0
+    place = place_of("owner/name", ONES, CODEC)
+    place.parent.mkdir(parents=True)
+    place.with_name(f"{place.name}.part").write_bytes(kept)
+    words = [str(published), f"codec=owner/name/codec@{ONES}"]
+    if kept == b"garbage":
+        with pytest.raises(EnvironmentError, match=r"what came has SHA-256 \w+, needed the hub's \w+; it is deleted"):
+            find_sources(words)
+    assert find_sources(words)["codec"].file.read_bytes() == hub.files[CODEC]
+
+
+def test_offline_nothing_is_asked_for(published: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(EnvironmentError, match="not in the hub's cache and not fetched"):
+        find_sources([str(published), f"codec=owner/name/codec@{ONES}"])
+    assert hub.asked == 0

@@ -169,7 +169,7 @@ def test_base_is_made_of_the_published_nets_at_full_width(tmp_path: Path) -> Non
         (net.config.save_pretrained if part == "speech" else net.save_config)(tmp_path / part)
     assert base_architecture({part: Source(part, "", tmp_path / part) for part in nets}, {}) == BASE
     theirs = {part: nets[part].state_dict() for part in ("unet", "motion")}
-    places, account = placed(model.state_dict(), theirs, STABLE_DIFFUSION)
+    places, account = placed(model.state_dict(), theirs, STABLE_DIFFUSION, dict.fromkeys(theirs, tmp_path))
     new = [name for names in account["fresh"].values() for name in names]
     assert sorted([*places, *new]) == sorted(model.state_dict())
     dropped = account["unet"]["dropped"]["the audio attention's output starts at zero"]
@@ -177,7 +177,7 @@ def test_base_is_made_of_the_published_nets_at_full_width(tmp_path: Path) -> Non
     assert {name.split(".")[0] for name in places} == {"reference", "denoising"}
     whole, encoder = nets["speech"].state_dict(), nets["speech"].wav2vec2
     left = [name for name in whole if not name.startswith("wav2vec2.")]
-    taken_whole("speech", encoder.state_dict(), left)
+    assert len(taken_whole("speech", whole, left, tmp_path)["used"]) == len(encoder.state_dict())
     sizes = {"unet": 859.5, "motion": 453.2, "codec": 83.7, "tiny": 2.4}
     for part, millions in {**sizes, "speech": 315.4}.items():
         net = encoder if part == "speech" else nets[part]

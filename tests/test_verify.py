@@ -62,8 +62,9 @@ def made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any
     how = {"level": 90, "code": 0, "cluster": "debug"}
     ORDERS.clear()
 
-    def run(order: Order) -> int:
+    def run(order: Order, rows: int) -> int:
         [row] = read_manifest(order.manifest).rows
+        assert rows == 1
         ORDERS.append(row)
         generate = order.settings.generate
         assert (order.settings.launch.cluster, order.settings.finish.crf) == (how["cluster"], 21)

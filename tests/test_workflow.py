@@ -14,6 +14,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -21,12 +23,14 @@ from conftest import Workshop
 from test_upscale import write_network
 
 from linker import cli, lock
-from linker.config import GenerateSettings
+from linker.config import GenerateSettings, Settings
 from linker.errors import EnvironmentError
 from linker.process import start_time
 from linker.records import Row
-from linker.run import read_plan
+from linker.run import ENDED, Order, _condense, _passes, read_plan
 from linker.shards import digest, row_token, rows_by_shard, shard_name
+from linker.status import RowState
+from linker.verbs import _conclude
 
 ROOT = Path(__file__).resolve().parent.parent
 RULES = sorted((ROOT / "rules").glob("*.smk"))
@@ -62,6 +66,8 @@ LINES = ("r1,p a.png,s1.wav,", "r2,p a.png,s $2.wav,1.5", "r3,p'b.png,s1.wav,", 
 def test_a_manifest_from_start_to_change(workshop: Workshop) -> None:
     """Good rows are delivered, bad ones named; a second run does nothing; a changed row redoes that row alone."""
     portraits_and_audios(workshop)
+    for name in ("p a.png", "s1.wav"):  # from a disk or a server whose clock is ahead
+        os.utime(workshop.media / name, (time.time() + 3600,) * 2)
     outside = tree(workshop.media)
     manifest = workshop.manifest(*LINES, "../x,p a.png,s1.wav,", "$(touch PWNED),p a.png,s1.wav,9")
     outside["jobs.csv"] = manifest.stat().st_mtime_ns
@@ -95,6 +101,23 @@ def test_a_manifest_from_start_to_change(workshop: Workshop) -> None:
     redone = {path for path in after if path.startswith(("videos/", "clips/")) and after[path] != before.get(path)}
     assert redone == {path for path in redone if "r2" in path}
     assert len(redone) == 7
+
+
+def test_many_rows_are_run_in_parts_and_a_shard_of_two_parts_is_generated_once(workshop: Workshop) -> None:
+    portraits_and_audios(workshop)
+    code = workshop.root / "linker" / "run.py"
+    code.write_text(re.sub(r"^RUN_ROWS = \d+", "RUN_ROWS = 2", code.read_text(), flags=re.MULTILINE))
+    manifest = workshop.manifest(*LINES[:3])
+    first = workshop.run(manifest)
+    assert first.returncode == 0, first.stderr
+    assert [line for line in first.stderr.splitlines() if line.startswith("part ")] == [
+        "part 1 of 2 (new rows)",
+        "part 2 of 2 (new rows)",
+    ]
+    assert workshop.made() == ["r1", "r2", "r3"]
+    assert sorted(path.stem for path in workshop.results.glob("videos/*.mp4")) == ["r1", "r2", "r3"]
+    again = _passes(workshop.results, 3, 2)
+    assert again == [(kind, part) for kind in ("new", "settled") for part in ("0/2", "1/2")]
 
 
 def test_a_changed_setting_reruns_its_step_and_what_follows(workshop: Workshop) -> None:
@@ -192,6 +215,16 @@ def test_sigterm_ends_after_the_row_that_is_being_made(workshop: Workshop) -> No
     assert "ended on request with 2 rows left; run again to continue" in told
     assert workshop.run(manifest).returncode == 0
     assert workshop.made() == ["r1", "r2", "r3"]
+
+
+@pytest.mark.parametrize(("code", "wanted"), [(ENDED, 3), (1, 4)])
+def test_a_run_that_was_asked_to_end_may_have_left_more_than_is_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int, wanted: int
+) -> None:
+    """As a changed row whose new frames are not finished yet: its last good video is there."""
+    states = [RowState("r1", 2, "done"), RowState("r2", 3, "refused", "crop_face", "no_face", "found no face")]
+    assert _conclude(Order(tmp_path / "jobs.csv", tmp_path, Settings()), states, code, 1.0) == wanted
+    assert ("ended on request; run again to continue" in capsys.readouterr().out) == (code == ENDED)
 
 
 def test_a_missing_tool_is_the_environments_fault_and_the_others_are_delivered(workshop: Workshop) -> None:
@@ -342,6 +375,13 @@ def test_a_rows_token_tells_what_decides_its_frames() -> None:
     assert len({base, *tokens}) == 1 + len(tokens)
     assert row_token(row, GenerateSettings(shards=9)) == base
     assert digest([row], GenerateSettings()) != digest([row, row], GenerateSettings())
+
+
+def test_what_snakemake_itself_complains_of_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    said = ['WorkflowError in rule collect in file "rules/generate.smk", line 72:\n', "Output x is older than y.\n"]
+    child: Any = SimpleNamespace(stdout=["1 of 4 steps (25%) done\n", *said, "Removing output files\n"], wait=lambda: 1)
+    _condense(child)
+    assert capsys.readouterr().err == " 25 %  (1 of 4 steps)\nerror: Output x is older than y.\n"
 
 
 def test_plans_are_read_from_snakemakes_words() -> None:

@@ -118,6 +118,11 @@ def row_subtitles(wildcards):
     return [str(path)] if (path := ROWS[wildcards.clip].subtitles) else []
 
 
+def subtitles_identity(wildcards):
+    """What tells whether the row's subtitles are still the same file; the others are told where they are prepared."""
+    return [identity(path) for path in row_subtitles(wildcards)]
+
+
 def row_video(wildcards):
     """Where the row's deliverable appears."""
     return f"videos/{VIDEO_OF[wildcards.clip]}"

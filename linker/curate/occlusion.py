@@ -2,8 +2,8 @@
 
 A face is compared with itself: put upright into a small tile, most of its places keep their colour while it talks.
 What covers it is found as places that leave their usual range together, for several frames; hands are also found by
-their own detector. What is worn throughout is the face's usual look: it is found as a lower half that shows no lips and
-moves no more than the rest.
+their own detector. What is worn throughout is the face's usual look: it is found as a lower half of one colour, or of
+another colour than the face above it, at whose mouth nothing but its place changes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from linker.config import CurateSettings
 from linker.curate.faces import TILE_PX, heights_px, restored
 from linker.curate.measure import EVERY, Measures
 from linker.curate.verdicts import Segment, Verdict, stretches, sustained
-from linker.landmarks import OVAL, Box, crop_box
+from linker.landmarks import LEFT_EYE, OVAL, RIGHT_EYE, Box, crop_box
 
 CELLS = 16  # a tile is judged on 16 x 16 places
 HOLD = 5  # frames that something must stay: shorter than that is a blink or a blur
@@ -26,16 +26,21 @@ UNLIKE, LESS_ALIKE = 0.4, 0.3  # local correlation with the usual look; how far 
 FLAT = 9.0  # variance of grey levels that counts as no structure
 HAND_CHANGES = 0.03  # share of the face that a hand before it changes at least: the detector also sees hands in faces
 USUAL = 3.5  # robust deviations that a place stays within
-WORN_STILL = 1.5  # times the motion of forehead and cheeks: a mouth that speaks moves more
-WORN_PLAIN = 4.5  # CIELAB distance of colour within the lower half of a face: lips are further from the skin
+MOUTH_CHANGE = 4.0  # CIELAB distance at a mouth, where another structure decides
+MOUTH_COUNTS = 0.55  # of a face, that its mouth alone counts for: a third of it may be covered
+SMILES = 1.75  # share of a mouth that changes when it smiles, a unit of width
+WORN_STILL, CLOTH_STILL = 1.35, 2.7  # times the change of forehead and cheeks: a mouth that speaks changes more
+WORN_PLAIN, CLOTH_PLAIN = 4.5, 12.0  # CIELAB distance of colour within the lower half of a face: lips are further off
+CLOTH_APART = 18.0  # distance of its colour, light aside, from the rest of the face: no beard's, no shadow's
 OUTSIDE = 0.02  # of the face's height beyond an edge that does not count
 
 
 def judge_occlusion(video: str, segment: Segment, measures: Measures, settings: CurateSettings) -> Verdict:
     """The score is the share of the face that stays covered for HOLD frames; 1 where the face is not seen."""
-    change, gone = covered(measures, segment), leaving(measures, segment)
+    (change, over_mouth), gone = covered(measures, segment), leaving(measures, segment)
     figures = {
         "covered": change,
+        "mouth": MOUTH_COUNTS * over_mouth,
         "missing": missing(measures, segment),
         "hand": hand_over(measures, segment) * (change > HAND_CHANGES),
         "leaving": gone,
@@ -64,6 +69,7 @@ def judge_occlusion(video: str, segment: Segment, measures: Measures, settings: 
 
 _WORDS = {
     "covered": "something covers {:.0%} of the face",
+    "mouth": "something covers the mouth",
     "missing": "the face is lost",
     "hand": "a hand covers {:.0%} of the face",
     "leaving": "{:.0%} of the face is outside the picture",
@@ -78,32 +84,42 @@ def missing(measures: Measures, segment: Segment) -> np.ndarray:
     return (~np.isfinite(measures.points[segment.span, segment.slot, 0, 0])).astype(np.float32)
 
 
-def covered(measures: Measures, segment: Segment) -> np.ndarray:
-    """(T,) share of the face's places that have left their usual look; 0 where no face is seen.
+def covered(measures: Measures, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) shares of the face's and of the mouth's places that have left their usual look; 0 where no face is seen.
 
     A place has left it by its colour alone, or by a lesser change of colour together with another structure: a hand
-    may have the face's colour, but not its eyes, nose and lips.
+    may have the face's colour, but not its eyes, nose and lips. A mouth that speaks changes its colours by itself, but
+    not for long the whole structure from nose to chin, unless it smiles: there it is structure that counts.
     """
     assert segment.slot is not None
     seen = missing(measures, segment) == 0
-    share = np.zeros(len(seen), np.float32)
-    if seen.sum() < 2 * HOLD:
-        return share
-    tiles = measures.tiles[segment.span, segment.slot][seen]
-    recoloured, touched = _recoloured(np.stack([_cells(tile) for tile in tiles]))
-    strange = (recoloured | (touched & _restructured(tiles))) & _FACE
-    share[seen] = strange.sum((1, 2)) / _FACE.sum()
-    return share
+    face, mouth = np.zeros((2, len(seen)), np.float32)
+    if seen.sum() >= 2 * HOLD:
+        tiles = measures.tiles[segment.span, segment.slot][seen]
+        distance, spread = _recoloured(np.stack([_cells(tile) for tile in tiles]))
+        other, unlike = distance > np.maximum(LEAST_CHANGE, USUAL * spread), _restructured(tiles)
+        touched = distance > np.maximum(LESSER_CHANGE, 2 * spread)
+        face[seen] = (other | (touched & unlike))[:, _FACE].mean(1)
+        changed = ((distance > MOUTH_CHANGE) & unlike)[:, _LIPS].mean(1)
+        mouth[seen] = np.maximum(changed - SMILES * smile(measures.points[segment.span, segment.slot][seen]), 0)
+    return face, mouth
+
+
+def smile(points: np.ndarray) -> np.ndarray:
+    """(T,) how much wider the mouth is than usual, as a share; 0 where it is not. Points are all seen."""
+    mesh = restored(points)
+    right, left = (mesh[:, list(eye)].mean(1) for eye in (RIGHT_EYE, LEFT_EYE))
+    width = np.linalg.norm(mesh[:, 61] - mesh[:, 291], axis=1) / np.maximum(np.linalg.norm(left - right, axis=1), 1e-6)
+    return np.maximum(width / max(float(np.median(width)), 1e-6) - 1, 0)
 
 
 def _recoloured(lab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """CIELAB (T, 16, 16, 3): places whose colour has left its range, and those that may have."""
+    """CIELAB (T, 16, 16, 3): how far each place is from its usual colour (T, 16, 16), and mostly is (16, 16)."""
     lab = median_filter(lab, (LASTING, 1, 1, 1), mode="nearest")
     usual = np.median(lab, 0)
     lab = lab - np.median((lab - usual)[:, _FACE], 1)[:, None, None]  # the light of the whole face may change
     distance = np.linalg.norm(lab - usual, axis=-1)
-    spread = 1.4826 * np.median(distance, 0)
-    return distance > np.maximum(LEAST_CHANGE, USUAL * spread), distance > np.maximum(LESSER_CHANGE, 2 * spread)
+    return distance, 1.4826 * np.median(distance, 0)
 
 
 def _restructured(tiles: np.ndarray) -> np.ndarray:
@@ -132,37 +148,55 @@ def _cells(tile: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
 
 
-def _face_cells() -> np.ndarray:
-    """The oval of a face in its tile, (16, 16) bool."""
+def _face_cells() -> tuple[np.ndarray, np.ndarray]:
+    """The oval of a face in its tile, and its mouth with what lies between nose and chin, (16, 16) bool."""
     rows, columns = np.mgrid[:CELLS, :CELLS] + 0.5
-    return ((columns - CELLS / 2) / 4.6) ** 2 + ((rows - 8.2) / 5.6) ** 2 < 1
+    oval = ((columns - CELLS / 2) / 4.6) ** 2 + ((rows - 8.2) / 5.6) ** 2 < 1
+    return oval, (np.abs(columns - CELLS / 2) < 3) & (rows > 9) & (rows < 14)
 
 
-_FACE = _face_cells()
+_FACE, _LIPS = _face_cells()
 
 
 def worn(measures: Measures, segment: Segment) -> np.ndarray:
-    """(T,) share of the face that something worn throughout hides, 0 where mouth or lips are seen: the lower half is of
-    one colour, and the place of the mouth hardly changes more than forehead, nose and cheeks do."""
+    """(T,) share of the face that something worn throughout hides, 0 where mouth or lips are seen: the mouth's place
+    hardly changes more than forehead, nose and cheeks do, and the lower half is of one colour, or of another colour
+    than the upper."""
     assert segment.slot is not None
     seen = missing(measures, segment) == 0
     share = np.zeros(len(seen), np.float32)
     if seen.sum() >= 2 * HOLD:
-        still, plain = mouth_motion(measures.tiles[segment.span, segment.slot][seen])
-        share[seen] = _LOW.sum() / _OVAL.sum() if still < WORN_STILL and plain < WORN_PLAIN else 0
+        still, plain, apart = lower_half(measures.tiles[segment.span, segment.slot][seen])
+        plainly = still < WORN_STILL and plain < WORN_PLAIN
+        boldly = still < CLOTH_STILL and plain < CLOTH_PLAIN and apart > CLOTH_APART
+        share[seen] = _LOW.sum() / _OVAL.sum() if plainly or boldly else 0
     return share
 
 
-def mouth_motion(tiles: np.ndarray) -> tuple[float, float]:
-    """How much of a mouth uint8 (T, 32, 32, 3) show: the change over time at its place, as a multiple of that on
-    forehead, nose and cheeks; and how far colours of the lower half lie from its middle (90th percentile, CIELAB)."""
+def lower_half(tiles: np.ndarray) -> tuple[float, float, float]:
+    """What uint8 (T, 32, 32, 3) show of a mouth: the change over time at its place, as a multiple of that on forehead,
+    nose and cheeks; how far colours (CIELAB's, light aside) of the lower half lie from its middle (90th percentile);
+    how far that middle lies from the upper half's."""
     lab = np.stack([cv2.cvtColor(tile.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for tile in tiles])
     usual = np.median(lab, 0)
     lab = lab - np.median((lab - usual)[:, _OVAL], 1)[:, None, None]  # the light of the whole face may change
-    change = np.sqrt(np.square(lab - np.median(lab, 0)).sum(-1).mean(0))
-    still = float(np.percentile(change[_MOUTH], 75) / max(float(np.median(change[_CALM])), 0.5))
-    colours = usual[_LOW][:, 1:]
-    return still, float(np.percentile(np.linalg.norm(colours - np.median(colours, 0), axis=1), 90))
+    mouth, calm = (_unmoved(lab - usual, usual, places) for places in (_MOUTH, _CALM))
+    still = float(np.percentile(mouth, 75) / max(float(np.median(calm)), 0.5))
+    colours, above = usual[_LOW][:, 1:], usual[_OVAL & ~_LOW][:, 1:]
+    plain = float(np.percentile(np.linalg.norm(colours - np.median(colours, 0), axis=1), 90))
+    return still, plain, float(np.linalg.norm(np.median(colours, 0) - np.median(above, 0)))
+
+
+def _unmoved(change: np.ndarray, usual: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Root mean square (n,) over time of what no shift, zoom or shear of the usual look explains at n places: landmarks
+    tremble, and a pattern then changes more than skin does."""
+    down, across = np.gradient(usual, axis=(0, 1))
+    rows, columns = (axis[..., None] - TILE_PX / 2 for axis in np.mgrid[:TILE_PX, :TILE_PX])
+    ways = [way * by for way in (down, across) for by in (1, rows / TILE_PX, columns / TILE_PX)]
+    basis, _ = np.linalg.qr(np.stack([way[places].ravel() for way in ways], 1))
+    flat = change[:, places].reshape(len(change), -1)
+    rest = flat - (flat @ basis) @ basis.T
+    return np.asarray(np.sqrt(np.square(rest).reshape(len(change), -1, 3).sum(-1).mean(0)))
 
 
 def _parts() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ def draw_sheets(folder: Path, judged: list[Judged], measured: dict[str, Path]) -
         if path.stem not in groups:
             path.unlink()
     for name, group in groups.items():
-        chosen = group[:: max(1, len(group) // MOST)][:MOST]
+        chosen = [group[i] for i in np.linspace(0, len(group) - 1, min(MOST, len(group))).astype(int)]
         strips = [_strip(segment, Measures.load(measured[segment.video.id])) for segment in chosen]
         strips += [np.full_like(strips[0], 255)] * (-len(strips) % COLUMNS)
         rows = [np.concatenate(strips[i : i + COLUMNS], 1) for i in range(0, len(strips), COLUMNS)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from linker.config import Group
 
@@ -39,6 +39,27 @@ class Architecture(Group):
     latent_mean: tuple[float, ...] = Field((), description="per-channel mean of the codec's latents; empty = 0")
     latent_std: tuple[float, ...] = Field((), description="per-channel deviation of the codec's latents; empty = 1")
     prediction: Literal["v_prediction"] = "v_prediction"
+
+    @model_validator(mode="after")
+    def fits(self) -> Self:
+        """No net can be built of dimensions that do not fit each other."""
+        levels, halvings = len(self.channels), max(len(self.channels) - 1, 0)
+        shares, statistics = (2, self.norm_groups, self.heads, self.motion_heads), (self.latent_mean, self.latent_std)
+        rules = {
+            "channels needs a width at least": levels > 0,
+            "attention needs a word for each of channels": len(self.attention) == levels,
+            "channels needs multiples of 2, norm_groups, heads and motion_heads": all(
+                width > 0 and not any(width % share for share in shares) for width in self.channels
+            ),
+            f"latent_px needs a multiple of {2**halvings}": self.latent_px % 2**halvings == 0,
+            "audio_context needs an odd number": self.audio_context % 2 == 1,
+            "latent_mean and latent_std need a number for each latent channel, or none": all(
+                len(numbers) in (0, self.latent_channels) for numbers in statistics
+            ),
+        }
+        for rule in (rule for rule, holds in rules.items() if not holds):
+            raise ValueError(rule)
+        return self
 
 
 MINI = Architecture(reference_positions=True, quiet_noise=True, told_controls=True)

@@ -41,8 +41,13 @@ def read_architecture(folder: Path) -> Architecture:
     card = read_card(folder)
     try:
         return Architecture.model_validate(card["architecture"])
-    except (ValidationError, KeyError) as error:
-        raise EnvironmentError(f"{folder / CARD}: not an architecture ({str(error).splitlines()[0]})") from None
+    except KeyError:
+        raise EnvironmentError(f"{folder / CARD}: not an architecture (there is none)") from None
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        told = f"{where}: {fault['msg']}" if where else fault["msg"].removeprefix("Value error, ")
+        raise EnvironmentError(f"{folder / CARD}: not an architecture ({told})") from None
 
 
 def weights_hash(folder: Path) -> str:

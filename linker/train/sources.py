@@ -18,6 +18,8 @@ from torch import Tensor
 
 from linker.errors import EnvironmentError, SettingsError
 from linker.records import sha256_file
+from linker.tensors import read_header
+from linker.train import hub
 
 PARTS = ("unet", "motion", "codec", "speech")
 OTHERS = ("hallo", "tiny")
@@ -70,6 +72,10 @@ class Source:
         except (OSError, ValueError, TypeError) as error:
             raise EnvironmentError(f"{self.part}: {path} cannot be read ({error}); {self.get}") from None
 
+    def names(self) -> list[str]:
+        """Of all its tensors, as they were published."""
+        return sorted(read_header(self.file) if self.file.suffix == ".safetensors" else self.tensors())
+
     def tensors(self) -> dict[str, Tensor]:
         """All tensors as they are; pickles are read with weights_only, and from the disk as they are asked for."""
         try:
@@ -115,7 +121,9 @@ def find_sources(words: Iterable[str]) -> dict[str, Source]:
 
 
 def checked(source: Source) -> Source:
-    """The source, its file proved to be there, and to be the pinned one."""
+    """The source, its files proved to be there, and its weights to be the pinned ones."""
+    if source.part != "hallo":
+        source.config()
     file, pin = source.file, source.origin.partition("#")[2].lower()
     if pin and (found := sha256_file(file)) != pin:
         raise EnvironmentError(f"{file}: SHA-256 is {found}, pinned was {pin}")
@@ -123,8 +131,7 @@ def checked(source: Source) -> Source:
 
 
 def fetched(part: str, place: str) -> Path:
-    """The folder of a part; what lies on the hub is fetched into its cache, one weights file of those that are there (a
-    connection that breaks is taken up where it broke; HF_HUB_OFFLINE is respected)."""
+    """The folder of a part: what lies on the hub is fetched, one weights file of those that are there."""
     place = place.partition("#")[0]
     if Path(place).is_dir():
         return Path(place)
@@ -133,34 +140,16 @@ def fetched(part: str, place: str) -> Path:
         needed = "a folder, or owner/name[/folder]@ and the 40 digits of a revision"
         raise EnvironmentError(f"{part}={place}: no such folder; needed {needed}; {_get(part, Path(place))}")
     from httpx2 import HTTPError
-    from huggingface_hub import HfApi
 
-    repo, revision = match["repo"], match["revision"]
+    config = _paths(match, [] if part == "hallo" else [CONFIG])  # Hallo alone has none
     try:
-        names = _chosen(part, match)
-        files = [Path(HfApi().hf_hub_download(repo, name, revision=revision)) for name in names]
+        return hub.folder_of(match["repo"], match["revision"], config, _paths(match, WEIGHT_NAMES))
+    except EnvironmentError as error:
+        raise EnvironmentError(f"{part}={place}: {error}") from None
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
         why = f"not in the hub's cache and not fetched ({type(error).__name__}: {str(error).splitlines()[0]})"
-        raise EnvironmentError(f"{part}={place}: {why}; {_get_again(part, match)}, or the same again") from None
-    return files[0].parent
-
-
-def _chosen(part: str, match: re.Match[str]) -> list[str]:
-    """config.json, which only Hallo has not, and the first weights file: of those in the hub's cache, else of those on
-    the hub. Raises EnvironmentError where there are none."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
-    repo, revision = match["repo"], match["revision"]
-    config, weights = _paths(match, [] if part == "hallo" else [CONFIG]), _paths(match, WEIGHT_NAMES)
-    held = [try_to_load_from_cache(repo, name, revision=revision) for name in config + weights]
-    cached = [name for name, path in zip(config + weights, held, strict=True) if isinstance(path, str)]
-    for files in (lambda: cached, lambda: HfApi().list_repo_files(repo, revision=revision)):
-        there = files()
-        found = [name for name in weights if name in there]
-        if found and set(config) <= set(there):
-            return [*config, found[0]]
-    looked = f"looked for {', '.join(config + weights)}"
-    raise EnvironmentError(f"{part}={match[0]}: the hub has no {'weights' if not found else config[0]}; {looked}")
+        again = "or the same again, which goes on where it stopped"
+        raise EnvironmentError(f"{part}={place}: {why}; {_get_again(part, match)}, {again}") from None
 
 
 def _get(part: str, folder: Path) -> str:

@@ -18,21 +18,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from torch import Tensor
 
+from linker.backends import check_codec, check_speech_encoder, check_tiny_decoder
 from linker.errors import EnvironmentError, SettingsError
+from linker.faults import first_line
 from linker.model.architecture import BASE, Architecture
 from linker.model.lingualinker import LinguaLinker
 from linker.records import sha256_file, write_json
 from linker.train import hallo
 from linker.train.sources import Source
 
+SD_SCALING_FACTOR = 0.18215  # Stable Diffusion's autoencoders were published before a config could name it
 ACCOUNT = "sources.json"  # beside the card: the names behind the numbers that the card gives
 Tensors = Mapping[str, Tensor]
 Origins = tuple[tuple[str, str], ...]
@@ -75,9 +76,10 @@ def _assemble(sources: dict[str, Source], target: Path) -> dict[str, Any]:
     torch.manual_seed(0)  # of what starts fresh
     tensors = {part: sources[part].tensors() for part in ("unet", "motion", "hallo") if part in sources}
     model = LinguaLinker(base_architecture(sources, tensors))
-    state, account = carry_over(model, tensors, HALLO if "hallo" in sources else STABLE_DIFFUSION)
+    files = {part: sources[part].file for part in tensors}
+    state, account = carry_over(model, tensors, HALLO if "hallo" in sources else STABLE_DIFFUSION, files)
     model.load_state_dict(state, strict=True)
-    account["codec"] = copy_codec(sources["codec"], target / "codec")
+    account["codec"] = copy_codec(sources["codec"], target / "codec", model.arch.latent_channels)
     account["speech"] = copy_speech(sources["speech"], target / "speech")
     if "tiny" in sources:
         account["tiny"] = copy_tiny(sources["tiny"], target / "tiny", model.arch.latent_channels)
@@ -124,12 +126,15 @@ def base_architecture(sources: dict[str, Source], tensors: dict[str, dict[str, T
     """The dimensions that the configs describe; Hallo has none and shows them in its shapes."""
     codec, speech = sources["codec"].config(), sources["speech"].config()
     try:
-        shrink, scale = 2 ** (len(codec["block_out_channels"]) - 1), codec["scaling_factor"]
+        shrink, scale = 2 ** (len(codec["block_out_channels"]) - 1), codec.get("scaling_factor", SD_SCALING_FACTOR)
         if "hallo" in sources:
             sample_px = BASE.latent_px * shrink
             return hallo.hallo_architecture(tensors["hallo"], sample_px, speech["hidden_size"], scale)
         net, motion = sources["unet"].config(), sources["motion"].config()
-        channels = net["in_channels"]
+        channels, groups = net["in_channels"], motion.get("motion_norm_num_groups", net["norm_num_groups"])
+        if groups != net["norm_num_groups"]:
+            needed = f"the unet's {net['norm_num_groups']}"
+            raise EnvironmentError(f"{sources['motion'].folder}: motion_norm_num_groups is {groups}, needed {needed}")
         return Architecture(
             size="base",
             sample_px=net["sample_size"] * shrink,
@@ -165,22 +170,22 @@ HALLO = Plan(hallo.origins_of, {"hallo": hallo.CARRIED}, {"hallo": hallo.DROPPED
 
 
 def carry_over(
-    model: LinguaLinker, sources: Mapping[str, Tensors], plan: Plan
+    model: LinguaLinker, sources: Mapping[str, Tensors], plan: Plan, files: Mapping[str, Path]
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     """(the model's whole state, filled; the account). Raises EnvironmentError unless every key of every source is used
     or named in the plan, every parameter of ours is filled or named there, and all that is used are numbers."""
     state = model.state_dict()
-    places, account = placed(state, sources, plan)
+    places, account = placed(state, sources, plan, files)
     for name, (part, key) in places.items():
-        state[name] = finite(f"{part}: {key}", sources[part][key].float())
+        state[name] = finite(f"{files[part]}: {key}", sources[part][key].float())
     return state, account
 
 
 def placed(
-    state: Tensors, sources: Mapping[str, Tensors], plan: Plan
+    state: Tensors, sources: Mapping[str, Tensors], plan: Plan, files: Mapping[str, Path]
 ) -> tuple[dict[str, tuple[str, str]], dict[str, dict[str, Any]]]:
     """(the part and key that fill each parameter of ours; the account of all names), by names and shapes alone. Raises
-    EnvironmentError for what neither fits nor is named in the plan."""
+    EnvironmentError, naming the part's file, for what neither fits nor is named in the plan."""
     places, fresh = dict[str, tuple[str, str]](), list[str]()
     for name, value in state.items():
         there = [(part, key) for part, key in plan.origins(name) if key in sources[part]]
@@ -190,13 +195,13 @@ def placed(
         elif there:
             part, key = there[-1]
             found, needed = tuple(sources[part][key].shape), tuple(value.shape)
-            raise EnvironmentError(f"{part}: {key} has shape {found}, needed {needed}")
+            raise EnvironmentError(f"{files[part]}: {key} has shape {found}, needed {needed}")
         else:
             wanted = plan.origins(name)
-            part, key = wanted[-1] if wanted else ("sources", name)
-            explain(name, plan.fresh, f"{part}: {key} is missing")
+            where, key = (files[wanted[-1][0]], wanted[-1][1]) if wanted else ("no source", name)
+            explain(name, plan.fresh, f"{where}: {key} is missing")
             fresh.append(name)
-    account = {part: account_of(part, sources[part], places.values(), plan) for part in sources}
+    account = {part: account_of(part, sources[part], places.values(), plan, files[part]) for part in sources}
     return places, account | {"fresh": sorted_out(fresh, plan.fresh)}
 
 
@@ -207,22 +212,24 @@ def finite(what: str, value: Tensor) -> Tensor:
     return value
 
 
-def account_of(part: str, source: Iterable[str], places: Iterable[tuple[str, str]], plan: Plan) -> dict[str, Any]:
+def account_of(
+    part: str, source: Iterable[str], places: Iterable[tuple[str, str]], plan: Plan, file: Path
+) -> dict[str, Any]:
     """Which keys were used (some fill two nets) and for what, and why the others were not."""
     dropped, keys = plan.dropped.get(part, {}), sorted({key for where, key in places if where == part})
     left = sorted(set(source) - set(keys))
     for key in left:
-        explain(key, dropped, f"{part}: {key} is unknown here; another architecture")
+        explain(key, dropped, f"{file}: {key} is unknown here; another architecture")
     carried = sorted_out(keys, plan.carried[part])
     return {"used": keys, "carried": carried, "dropped": sorted_out(left, dropped)}
 
 
-def taken_whole(part: str, own: Iterable[str], unexpected: Iterable[str]) -> dict[str, Any]:
-    """The account of a part that is taken over as it is."""
+def taken_whole(part: str, names: Iterable[str], unexpected: Iterable[str], file: Path) -> dict[str, Any]:
+    """The account of a part that is taken over as it is, by its published names."""
     left, reasons = sorted(unexpected), DROPPED.get(part, {})
     for key in left:
-        explain(key, reasons, f"{part}: {key} is unknown here; another architecture")
-    return {"used": sorted(own), "dropped": sorted_out(left, reasons)}
+        explain(key, reasons, f"{file}: {key} is unknown here; another architecture")
+    return {"used": sorted(set(names) - set(left)), "dropped": sorted_out(left, reasons)}
 
 
 def explain(name: str, reasons: dict[str, str], fault: str) -> str:
@@ -241,48 +248,48 @@ def sorted_out(names: Iterable[str], reasons: dict[str, str]) -> dict[str, list[
     return told
 
 
-def copy_codec(source: Source, target: Path) -> dict[str, Any]:
-    """Stable Diffusion's autoencoder, saved as safetensors."""
+def copy_codec(source: Source, target: Path, channels: int) -> dict[str, Any]:
+    """Stable Diffusion's autoencoder, saved as safetensors. Raises EnvironmentError when it makes other latents."""
     from diffusers import AutoencoderKL
 
-    codec, info = loaded(AutoencoderKL, source)
-    codec.save_pretrained(target)
-    return taken_whole("codec", codec.state_dict(), info["unexpected_keys"])
+    check_codec(source.folder, channels)
+    return copied(AutoencoderKL, source, target)
 
 
 def copy_tiny(source: Source, target: Path, channels: int) -> dict[str, Any]:
     """The small decoder, saved as safetensors. Raises EnvironmentError when it was made for other latents."""
     from diffusers import AutoencoderTiny
 
-    small, info = loaded(AutoencoderTiny, source)
-    if small.config.latent_channels != channels:
-        found = small.config.latent_channels
-        raise EnvironmentError(f"{source.folder}: decodes latents of {found} channels, needed {channels}")
-    small.save_pretrained(target)
-    return taken_whole("tiny", small.state_dict(), info["unexpected_keys"])
+    check_tiny_decoder(source.folder, channels)
+    return copied(AutoencoderTiny, source, target)
 
 
 def copy_speech(source: Source, target: Path) -> dict[str, Any]:
-    """XLS-R's encoder without the heads of its pretraining, saved as safetensors."""
+    """XLS-R's encoder without the heads of its pretraining, saved as safetensors. Raises EnvironmentError for an
+    encoder of another kind."""
     from transformers import Wav2Vec2Model
 
-    encoder, info = loaded(Wav2Vec2Model, source)
-    encoder.save_pretrained(target)
-    return taken_whole("speech", encoder.state_dict(), info["unexpected_keys"])
+    check_speech_encoder(source.folder)
+    return copied(Wav2Vec2Model, source, target)
 
 
-def loaded(kind: Any, source: Source) -> tuple[Any, dict[str, Any]]:
-    """A network in float32, and what its library says about keys. Raises EnvironmentError when any of its own is
-    missing, or no number."""
-    half = {"variant": "fp16"} if ".fp16." in source.file.name else {}
+def copied(kind: Any, source: Source, target: Path) -> dict[str, Any]:
+    """Save a source's network in float32; the account of its keys. Raises EnvironmentError when any parameter is
+    missing, of another shape or no number, or a key has no place and no reason."""
+    names, half = source.names(), {"variant": "fp16"} if ".fp16." in source.file.name else {}
     try:
         net, info = kind.from_pretrained(source.folder, local_files_only=True, output_loading_info=True, **half)
-    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        reason = str(error).split("\n")[0]
-        raise EnvironmentError(f"{source.folder}: does not load as {kind.__name__} ({reason})") from None
+    except Exception as error:  # what the libraries make of a bad config is any of them
+        why = f"does not load as {kind.__name__} with its config.json ({first_line(error)})"
+        raise EnvironmentError(f"{source.file}: {why}") from None
     if info["missing_keys"] or info["mismatched_keys"]:
         lacking = sorted(map(str, [*info["missing_keys"], *info["mismatched_keys"]]))[0]
-        raise EnvironmentError(f"{source.folder}: {lacking} of {kind.__name__} is missing or of another shape")
-    for name, value in net.state_dict().items():
-        finite(f"{source.part}: {name}", value)
-    return net.float(), info
+        raise EnvironmentError(f"{source.file}: {lacking} of {kind.__name__} is missing or of another shape")
+    account, own = taken_whole(source.part, names, info["unexpected_keys"], source.file), net.state_dict()
+    if len(account["used"]) != len(own):
+        found = f"found {len(account['used'])} keys for {len(own)} parameters"
+        raise EnvironmentError(f"{source.file}: {found} of {kind.__name__}; another architecture")
+    for name, value in own.items():
+        finite(f"{source.file}: {name}", value)
+    net.float().save_pretrained(target)
+    return account
