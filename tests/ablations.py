@@ -21,13 +21,13 @@ import numpy as np
 import torch
 
 from linker import clip
-from linker.config import GenerateSettings
+from linker.config import GenerateSettings, TrainSettings
 from linker.model.architecture import MINI, Architecture
 from linker.model.lingualinker import LinguaLinker
 from linker.records import read_json
 from linker.train.dataset import Windows
-from linker.train.fit import Plan
-from linker.train.stages import NEW_IN_STAGE_2, Stage, train_stage
+from linker.train.hearing import warm_up
+from linker.train.stages import stage_1, stage_2, train_stage
 
 TRIES: list[figures.Try] = [
     ("scales", "head", 0.0),
@@ -35,10 +35,6 @@ TRIES: list[figures.Try] = [
     ("ranges", "mouth", 0.6),
     ("ranges", "mouth", 1.5),
 ]
-STAGE_1 = Stage(
-    "stage1", 1, 16, Plan(200, 6e-4, ema=0.995), ("reference.*", "denoising.*"), NEW_IN_STAGE_2, full_noise=0.4
-)
-STAGE_2 = Stage("stage2", 12, 2, Plan(500, 6e-4, ema=0.995), ("*",), full_noise=0.4)
 
 
 @dataclass(frozen=True)
@@ -70,9 +66,11 @@ def train(variant: Variant, training: Path, folder: Path, steps: int, stage1_ste
         for name, value in model.named_parameters():
             if name.endswith(".alpha"):
                 torch.nn.init.zeros_(value)
-    first = replace(STAGE_1, plan=replace(STAGE_1.plan, steps=stage1_steps))
-    plan = replace(STAGE_2.plan, steps=steps + variant.single * stage1_steps)
-    second = replace(STAGE_2, plan=plan, **variant.changes)
+    warm_up(model.audio, encoded, 0)
+    settings = TrainSettings(
+        stage1_steps=stage1_steps, stage2_steps=steps + variant.single * stage1_steps, sample_every=0
+    )
+    first, second = stage_1(settings), replace(stage_2(settings), **variant.changes)
     with mock.patch.object(Windows, "_sample", forgetful(Windows._sample) if variant.forgets else Windows._sample):
         if not variant.single:
             train_stage(model.train(), first, encoded, folder / "stage1")

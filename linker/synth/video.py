@@ -20,6 +20,7 @@ from linker.synth.regions import region_masks
 from linker.synth.warp import StillPortrait
 
 STILLS = 0.4  # share of videos that set a still in motion, where there are any
+KIND = 2  # of drawn videos; raise it when what they hold changes: folders of another kind are drawn anew
 TWINS = 2  # training videos, their seeds one after the other, in which other faces do the same (decision 0016)
 TOLD = ("open", "width", "teeth", "blink", "brow", "yaw_deg", "pitch_deg", "roll_deg")  # curves that are stored
 MASK_PX = 16  # side of the stored region masks; a latent of the mini model has as many places

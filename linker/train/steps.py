@@ -26,6 +26,7 @@ from linker.model.codec import load_codec
 from linker.model.critic import save_critic
 from linker.model.lingualinker import LinguaLinker, read_architecture
 from linker.records import atomic, read_json, sha256_file, write_json
+from linker.synth.video import KIND
 from linker.synth.video import draw_videos as draw_range
 from linker.train import codec as codec_module
 from linker.train import critic as critic_module
@@ -50,7 +51,7 @@ def draw_videos(videos: Path, settings: TrainSettings) -> None:
     """Draw and speak the training videos into the folder of the listing `videos`."""
     folder, held_out = videos.parent, videos.parent.with_name("encoded") / "held_out"
     found = read_stills(Path(settings.stills), folder.with_name("stills")) if settings.stills else Stills()
-    made_of = f"{__version__} {settings.data_seed} {found.digest}"
+    made_of = f"{__version__} {KIND} {settings.data_seed} {found.digest}"
     for part, count, seed in ((folder, settings.videos, 0), (held_out, HELD_OUT, HELD_OUT_SEED)):
         keep_only(part, made_of)
         draw_range(part, count, seed + settings.data_seed, stills=found.faces)
