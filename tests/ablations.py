@@ -11,7 +11,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,7 +27,7 @@ from linker.model.lingualinker import LinguaLinker
 from linker.records import read_json
 from linker.train.dataset import Windows
 from linker.train.hearing import warm_up
-from linker.train.stages import stage_1, stage_2, train_stage
+from linker.train.stages import Stage, stage_1, stage_2, train_stage
 
 TRIES: list[figures.Try] = [
     ("scales", "head", 0.0),
@@ -39,21 +39,26 @@ TRIES: list[figures.Try] = [
 
 @dataclass(frozen=True)
 class Variant:
-    """changes: of stage 2; masks_only: the gate is the mask alone; forgets: no window sees the one before it; single:
-    stage 1's time goes to stage 2."""
+    """losses: weights of both stages; masks_only: gates are the masks alone; forgets: no window sees the one before it;
+    single: stage 1's steps go to stage 2, which trains everything."""
 
-    changes: dict[str, Any]
+    losses: dict[str, float] = field(default_factory=dict)
     masks_only: bool = False
     forgets: bool = False
     single: bool = False
 
+    def of(self, stage: Stage) -> Stage:
+        """A stage as this variant has it."""
+        frozen = (*stage.frozen, "*.gate.*") if self.masks_only else stage.frozen
+        return replace(stage, frozen=frozen, trains=("*",) if self.single else stage.trains, **self.losses)
+
 
 VARIANTS = {
-    "as the paper": Variant({}),
+    "as the paper": Variant(),
     "without region losses": Variant({"mouth_weight": 0.0, "eyes_weight": 0.0}),
-    "gates are masks alone": Variant({"frozen": ("*.gate.*",)}, masks_only=True),
-    "without preceding frames": Variant({}, forgets=True),
-    "a single stage": Variant({}, single=True),
+    "gates are masks alone": Variant(masks_only=True),
+    "without preceding frames": Variant(forgets=True),
+    "a single stage": Variant(single=True),
 }
 
 
@@ -70,7 +75,7 @@ def train(variant: Variant, training: Path, folder: Path, steps: int, stage1_ste
     settings = TrainSettings(
         stage1_steps=stage1_steps, stage2_steps=steps + variant.single * stage1_steps, sample_every=0
     )
-    first, second = stage_1(settings), replace(stage_2(settings), **variant.changes)
+    first, second = variant.of(stage_1(settings)), variant.of(stage_2(settings))
     with mock.patch.object(Windows, "_sample", forgetful(Windows._sample) if variant.forgets else Windows._sample):
         if not variant.single:
             train_stage(model.train(), first, encoded, folder / "stage1")

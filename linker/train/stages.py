@@ -62,12 +62,11 @@ def stage_1(settings: TrainSettings) -> Stage:
 
 
 def stage_2(settings: TrainSettings) -> Stage:
-    """Windows of frames: time and speech. The paper trains only what is new; a small net trains the rest along."""
+    """Windows of frames: what is new in them alone, time, and speech where stage 1 did not hear it."""
     preset = chosen(settings)
     plan = plan_of(settings, preset.stage2_steps, ema=0.998)
-    return Stage(
-        "stage2", 12, preset.stage2_batch, plan, NEW_IN_STAGE_2 if preset.only_new else ("*",), **shared(settings)
-    )
+    new = NEW_IN_TIME if preset.hears_first else NEW_IN_STAGE_2
+    return Stage("stage2", 12, preset.stage2_batch, plan, new, **shared(settings))
 
 
 def plan_of(settings: TrainSettings, steps: int, ema: float) -> Plan:
