@@ -22,7 +22,6 @@ from linker.model.codec import Portrait
 from linker.model.layers import KeyValue
 from linker.model.masks import background_of, ranged_masks
 from linker.model.sample import ClipConditions, Sampling, Windows, preceding_frames, window_count
-from linker.process import release_memory
 from linker.records import atomic, read_json, sha256_file
 from linker.rows import Lease
 
@@ -195,7 +194,6 @@ class Workshop:
             with WavSamples(driver) as samples, atomic(path) as temporary, temporary.open("wb") as stream:
                 for states in speech_chunks(self.engine.speech, samples):
                     states[0].float().cpu().numpy().tofile(stream)
-            release_memory()  # 78 s are heard at once: without it, a long recording would cost generation memory, too
         return SpeechTrack(path, self.engine.model.arch.speech_dim, frames)
 
 

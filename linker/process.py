@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from linker.config import LaunchSettings
 
 PR_SET_PDEATHSIG = 1
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt: bytes
 
 
 @contextmanager
@@ -56,10 +57,12 @@ def leave(number: int, _frame: object = None) -> None:
     sys.exit(128 + number)
 
 
-def release_memory() -> None:
-    """Give freed memory back to the system: glibc keeps it, in pieces that later needs do not fit into."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
+def return_freed_memory() -> None:
+    """Have glibc give large blocks back to the system as soon as they are freed. Left to itself it keeps ever larger
+    ones once it has seen some, in pieces that other needs do not fit into: what a long recording took stays taken."""
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+        set_option(M_MMAP_THRESHOLD, 4 << 20)
+        set_option(M_TRIM_THRESHOLD, 16 << 20)
 
 
 def visible_gpus() -> list[str]:
