@@ -26,7 +26,6 @@ from linker.model.architecture import MINI, Architecture
 from linker.model.lingualinker import LinguaLinker
 from linker.records import read_json
 from linker.train.dataset import Windows
-from linker.train.hearing import warm_up
 from linker.train.stages import Stage, stage_1, stage_2, train_stage
 
 TRIES: list[figures.Try] = [
@@ -40,7 +39,7 @@ TRIES: list[figures.Try] = [
 @dataclass(frozen=True)
 class Variant:
     """losses: weights of both stages; masks_only: gates are the masks alone; forgets: no window sees the one before it;
-    single: stage 1's steps go to stage 2, which trains everything."""
+    single: stage 1's steps go to stage 2."""
 
     losses: dict[str, float] = field(default_factory=dict)
     masks_only: bool = False
@@ -50,7 +49,7 @@ class Variant:
     def of(self, stage: Stage) -> Stage:
         """A stage as this variant has it."""
         frozen = (*stage.frozen, "*.gate.*") if self.masks_only else stage.frozen
-        return replace(stage, frozen=frozen, trains=("*",) if self.single else stage.trains, **self.losses)
+        return replace(stage, frozen=frozen, **self.losses)
 
 
 VARIANTS = {
@@ -71,7 +70,6 @@ def train(variant: Variant, training: Path, folder: Path, steps: int, stage1_ste
         for name, value in model.named_parameters():
             if name.endswith(".alpha"):
                 torch.nn.init.zeros_(value)
-    warm_up(model.audio, encoded, 0)
     settings = TrainSettings(
         stage1_steps=stage1_steps, stage2_steps=steps + variant.single * stage1_steps, sample_every=0
     )

@@ -141,7 +141,7 @@ def test_training_that_lacks_something_is_refused_before_it_starts(tmp_path: Pat
 
 def test_base_is_trained_as_the_paper_says() -> None:
     base = chosen(TrainSettings(preset="base"))
-    assert (base.learning_rate, base.hears_first, base.full_noise) == (1e-5, False, 0.0)
+    assert (base.learning_rate, base.only_new, base.full_noise) == (1e-5, True, 0.0)
     assert chosen(TrainSettings(preset="base", learning_rate=2e-5)).learning_rate == 2e-5
 
 

@@ -212,16 +212,5 @@ class AudioProjector(nn.Module):
 
     def forward(self, speech_BFC: Tensor) -> Tensor:
         """Padded speech (B, F + l - 1, speech_dim) -> audio blocks (B, F, l, audio_dim); see `pad_context`."""
-        return self.placed(self.embedded(speech_BFC).unfold(1, self.context, 1).transpose(2, 3))
-
-    def tokens(self, heard_NLC: Tensor) -> Tensor:
-        """What single frames hear (N, l, speech_dim) -> their audio tokens (N, l, audio_dim)."""
-        return self.placed(self.embedded(heard_NLC))
-
-    def embedded(self, speech: Tensor) -> Tensor:
-        """(..., speech_dim) -> (..., audio_dim), wherever in a context it will be heard."""
-        return self.norm_out(self.linear_2(F.silu(self.linear_1(self.norm(speech)))))
-
-    def placed(self, tokens: Tensor) -> Tensor:
-        """Tokens (..., l, audio_dim), told their places in the context."""
-        return tokens * self.gain + self.position
+        tokens = self.norm_out(self.linear_2(F.silu(self.linear_1(self.norm(speech_BFC)))))
+        return tokens.unfold(1, self.context, 1).transpose(2, 3) * self.gain + self.position

@@ -170,7 +170,7 @@ class Windows:
     def _start(self, rng: np.random.Generator, video: Mapping[str, np.ndarray], frames: int) -> int:
         """Where a window begins: for half of them where, of a few draws, the eyes are quickest. Blinks are rare and
         short; left to chance, a net never learns them."""
-        draws = QUICK_OF if rng.random() < 0.5 else 1
+        draws = QUICK_OF if frames > 2 and rng.random() < 0.5 else 1
         starts = rng.integers(self.arch.preceding, len(video["latents"]) - frames + 1, draws).tolist()
         return int(max(starts, key=lambda start: quickness(video, start, frames)) if draws > 1 else starts[0])
 
@@ -182,8 +182,7 @@ class Windows:
 def quickness(video: Mapping[str, np.ndarray], start: int, frames: int) -> float:
     """How much quicker the eyes of a window are than the head about them: the largest ratio of their latents' second
     differences. A blink takes few frames, turns and glances take many."""
-    near = max(3 - frames, 0)  # a single frame's neighbours tell
-    shown = slice(start - near, start + frames + near)
+    shown = slice(start, start + frames)
     change = np.abs(np.diff(video["latents"][shown].astype(np.float32), 2, axis=0)).mean(1)
     head, _, eyes = union(video["masks"][shown].astype(np.float32))
     means = [(change * mask).sum((1, 2)) / max(float(mask.sum()), 1e-6) for mask in (eyes, head)]

@@ -23,8 +23,8 @@ from linker.train.presets import chosen
 from linker.train.ranks import Ranks, mixed, training_dtype
 from linker.train.samples import shower
 
-NEW_IN_TIME = ("*motion_modules*",)
-NEW_IN_STAGE_2 = (*NEW_IN_TIME, "*.norm2.*attn2*", "*attn2*", "*.gate.*", "audio.*")
+NEW_IN_STAGE_2 = ("*motion_modules*", "*.norm2.*attn2*", "*attn2*", "*.gate.*", "audio.*")
+
 
 NOISE_LEVELS = {"0-249": 250, "250-499": 500, "500-749": 750, "750-998": 999, "999": 1000}  # name -> timesteps below
 
@@ -44,7 +44,6 @@ class Stage:
     change_weight: float = 0.0  # of the error's change from frame to frame (decision 0014)
     drop: float = 0.05
     start_share: float = 0.2
-    hears: bool = True  # the speech
     full_noise: float = 0.75  # share of samples at the last timestep
     seed: int = 0
     dtype: str = "auto"
@@ -52,21 +51,20 @@ class Stage:
 
 
 def stage_1(settings: TrainSettings) -> Stage:
-    """Both nets on single frames: learn to redraw the portrait in another pose; where the preset says so, from what is
-    said then."""
+    """Both nets on single frames: learn to redraw the portrait in another pose."""
     preset = chosen(settings)
     plan = plan_of(settings, preset.stage1_steps, ema=0.995)
-    hears = preset.hears_first
-    new = NEW_IN_TIME if hears else NEW_IN_STAGE_2
-    return Stage("stage1", 1, preset.stage1_batch, plan, ("*",), new, hears=hears, **shared(settings))
+    trains = ("reference.*", "denoising.*")
+    return Stage("stage1", 1, preset.stage1_batch, plan, trains, NEW_IN_STAGE_2, **shared(settings))
 
 
 def stage_2(settings: TrainSettings) -> Stage:
-    """Windows of frames: what is new in them alone, time, and speech where stage 1 did not hear it."""
+    """Windows of frames: time and speech. The paper trains only what is new; a small net trains the rest along."""
     preset = chosen(settings)
     plan = plan_of(settings, preset.stage2_steps, ema=0.998)
-    new = NEW_IN_TIME if preset.hears_first else NEW_IN_STAGE_2
-    return Stage("stage2", 12, preset.stage2_batch, plan, new, **shared(settings))
+    return Stage(
+        "stage2", 12, preset.stage2_batch, plan, NEW_IN_STAGE_2 if preset.only_new else ("*",), **shared(settings)
+    )
 
 
 def plan_of(settings: TrainSettings, steps: int, ema: float) -> Plan:
@@ -111,14 +109,14 @@ def choose_parameters(model: LinguaLinker, stage: Stage) -> None:
         value.requires_grad_(wanted and not any(fnmatch(name, pattern) for pattern in stage.frozen))
 
 
-def batch_conditions(model: LinguaLinker, batch: Batch, hears: bool = True) -> Conditions:
-    """What the denoising net is told about a batch; single frames have no time."""
+def batch_conditions(model: LinguaLinker, batch: Batch, single: bool) -> Conditions:
+    """What the denoising net is told about a batch; single frames have neither speech nor time."""
     size = len(batch.target)
     masks, scales = model.mask_pyramid(batch.masks), batch.scales
     reference = model.read_portrait(batch.reference)
-    heard = model.hear(batch.speech) if hears else None
-    if batch.target.shape[1] == 1:
-        return Conditions(size, masks, scales, reference, heard, keep=batch.keep)
+    if single:
+        return Conditions(size, masks, scales, reference, keep=batch.keep)
+    heard = model.hear(batch.speech)
     with torch.no_grad():  # the reference net learns from portraits
         maps = model.preceding_maps(batch.preceding)
     seen = model.remember(maps, size)
@@ -163,7 +161,7 @@ def stage_loss(
     timestep, noise = drawn.timestep.to(device), drawn.noise.to(device)
     noisy, velocity = noising.add(batch.target, noise, timestep)
     with mixed(device, training_dtype(stage.dtype, device)):
-        made = model.denoise(noisy, timestep, batch_conditions(model, batch, stage.hears)).float()
+        made = model.denoise(noisy, timestep, batch_conditions(model, batch, stage.frames == 1)).float()
     error = made - velocity
     weight = noising.weight(timestep) * evened(batch.target)
     regions = (batch.masks, batch.blink, weight, stage.mouth_weight, stage.eyes_weight)

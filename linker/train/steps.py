@@ -35,9 +35,7 @@ from linker.train.curves import draw_curves
 from linker.train.dataset import encode_clip, keep_only, latent_deviation, portrait_of
 from linker.train.dataset import encode_videos as encode_range
 from linker.train.footage import Segment, decoded, read_segments
-from linker.train.hearing import warm_up
 from linker.train.journal import read_metrics
-from linker.train.presets import chosen
 from linker.train.ranks import Ranks
 from linker.train.record import write_record
 from linker.train.stages import stage_1, stage_2, train_stage
@@ -161,8 +159,6 @@ def train_stage1(
     use_cores()
     torch.manual_seed(settings.seed)
     model = LinguaLinker.from_pretrained(start[0].parent) if start else LinguaLinker(architecture(encoded))
-    if not start and chosen(settings).hears_first:
-        warm_up(model.audio, encoded.parent, settings.seed)
     data = " ".join(sha256_file(path) for path in (encoded, *start))
     train_stage(model.train(), stage_1(settings), encoded.parent, stage1.parent, codec.parent.parent, data)
     if Ranks.join().is_first:
