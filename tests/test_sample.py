@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,9 +15,11 @@ from linker.model.gate import RegionGate
 from linker.model.lingualinker import LEAST_INPUT, LinguaLinker, input_scale
 from linker.model.masks import background_of, ranged_masks, scale_area
 from linker.model.sample import (
+    EASED,
     ClipConditions,
     Sampling,
     Windows,
+    eased,
     noise_of,
     preceding_frames,
     sample_windows,
@@ -221,3 +225,17 @@ def test_background_is_far_from_the_head() -> None:
     weight = background_of(masks, 16)[0, 0]
     assert weight[8, 8] == 0
     assert weight[0, 0] == 1
+
+
+def test_a_window_leads_on_from_the_frame_before_it() -> None:
+    """A line that would begin 5 higher than it should goes on as it went, and comes back to itself; a clip's first
+    window is left alone."""
+    line = torch.arange(12.0).view(1, 12, 1, 1, 1) + 5
+    before = torch.full((1, 4, 1, 1, 1), -1.0)
+    windows = Windows(numbers=(1,), seeds=(0,), speech=torch.zeros(1, 16, 2), preceding=before)
+    led = eased(line, windows).flatten()
+    assert led[0].item() == 0
+    assert led[1].item() == pytest.approx(6 - 5 * (1 - 1 / EASED) ** 2)
+    assert torch.equal(led[EASED:], line.flatten()[EASED:])
+    assert torch.equal(eased(line, replace(windows, numbers=(0,))), line)
+    assert eased(line[:, :1], windows).item() == -1

@@ -19,6 +19,8 @@ from linker.model.lingualinker import LinguaLinker
 from linker.model.schedule import make_scheduler
 from linker.model.unet import Conditions
 
+EASED = 5  # frames in which a window's jump from the one before it fades
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -116,7 +118,18 @@ def sample_windows(model: LinguaLinker, clips: ClipConditions, windows: Windows,
             unguided = model.denoise(latents, time_B, free).float()
             velocity = unguided + sampling.guidance_scale * (velocity - unguided)
         latents = advance(scheduler, velocity, timestep, latents, windows, index)
+    latents = eased(latents, windows)
     return hold_still(clips, latents) if sampling.background_strength == 0 else latents
+
+
+def eased(latents_BFChw: Tensor, windows: Windows) -> Tensor:
+    """Windows led on from the frame before them: what the first step differs by from the next one is taken back, less
+    and less over EASED frames. A clip's first window begins as it was made."""
+    first, second = latents_BFChw[:, 0], latents_BFChw[:, min(1, latents_BFChw.shape[1] - 1)]
+    jump = windows.preceding[:, -1].to(first) + (second - first) - first
+    fade = (1 - torch.arange(latents_BFChw.shape[1]) / EASED).clamp(min=0).square().to(first)
+    follows = torch.tensor([float(number > 0) for number in windows.numbers]).to(first)
+    return latents_BFChw + follows[:, None, None, None, None] * fade[:, None, None, None] * jump[:, None]
 
 
 def window_conditions(model: LinguaLinker, clips: ClipConditions, windows: Windows) -> tuple[Conditions, Conditions]:
