@@ -139,7 +139,9 @@ class Windows:
         columns = [torch.from_numpy(np.stack(column)).float() for column in zip(*samples, strict=True)]
         lot = np.array([rng.random() for rng in rngs])
         keep = np.stack([(lot > 2 * drop) | (lot < 0.5 * drop), (lot > 2 * drop) | (lot >= 1.5 * drop)], axis=1)
-        return Batch(*columns, keep=torch.from_numpy(keep).float())
+        target, reference, preceding, masks, scales, speech, blink = columns
+        kept = torch.from_numpy(keep).float()
+        return Batch(target, reference, preceding, masks, scales, speech, blink, kept)
 
     def videos_of(self, number: int, size: int, seed: int = 0) -> list[str]:
         """The names of the videos that batch `number` is made of."""
