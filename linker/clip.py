@@ -74,6 +74,7 @@ class Clip:
             seeds=(int(self.lease.row["seed"]),),
             speech=self.speech.window(first, heard).to(self.engine.device),
             preceding=preceding_frames(self.engine.model, self.conditions.still, self.previous),
+            follows=(self.previous is not None,),
         )
 
     def store(self, latents_1FChw: Tensor) -> int:

@@ -409,15 +409,24 @@ def test_a_checkpoint_round_trips_bit_for_bit(weights: Path, tmp_path: Path) -> 
 def test_a_window_after_drift_begins_from_the_portrait(
     folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The entry says which windows; a killed row is anchored at the same ones when it goes on."""
+    """The entry says which windows, and they do not follow the ones before them; a killed row is anchored at the same
+    ones when it goes on."""
     folder.rows({})
-    made = {}
+    made, next_window, follows = {}, Clip.next_window, []
+
+    def noting(clip: Clip) -> Any:
+        window = next_window(clip)
+        follows.extend(window.follows)
+        return window
+
+    monkeypatch.setattr(Clip, "next_window", noting)
     for colour, anchored in ((0.0, []), (50.0, [1, 2])):
         monkeypatch.setattr(Guard, "look", lambda guard, frame, colour=colour: Drift(1.0, colour, 1.0))
         entry = folder.make(settings)["a"]
         assert (entry["anchored"], entry["window"]) == (anchored, 12)
         made[colour] = folder.digest(entry)
         shutil.rmtree(folder.ledger.parent)
+    assert follows == [False, True, True, False, False, False]
     assert made[0.0] != made[50.0]
     with monkeypatch.context() as patch:
         kill_at(patch, 2)

@@ -15,7 +15,6 @@ from linker.model.gate import RegionGate
 from linker.model.lingualinker import LEAST_INPUT, LinguaLinker, input_scale
 from linker.model.masks import background_of, ranged_masks, scale_area
 from linker.model.sample import (
-    EASED,
     ClipConditions,
     Sampling,
     Windows,
@@ -59,7 +58,7 @@ def window_of(
     model: LinguaLinker, clip: ClipConditions, number: int, seed: int, before: torch.Tensor | None
 ) -> Windows:
     heard = SPEECH[:, 12 * number : 12 * number + 16]
-    return Windows((number,), (seed,), heard, preceding_frames(model, clip.still, before))
+    return Windows((number,), (seed,), heard, preceding_frames(model, clip.still, before), (before is not None,))
 
 
 def made(model: LinguaLinker, clip: ClipConditions, seed: int = 1, first: int = 0, before=None, **how) -> torch.Tensor:
@@ -165,7 +164,7 @@ def test_a_window_is_made_where_its_net_is(sampler: str) -> None:
     given = {name: value.to("meta") for name, value in tiny_conditions(model).items()}
     masks = model.mask_pyramid(given["masks"])
     clip = ClipConditions(given["portrait"], model.read_portrait(given["portrait"]), masks, given["scales"], background)
-    window = Windows((0,), (1,), given["speech"], preceding_frames(model, clip.still, None))
+    window = Windows((0,), (1,), given["speech"], preceding_frames(model, clip.still, None), (False,))
     strength = 1.0 if sampler == "unipc" else 0.5  # its `add_noise` looks timesteps up, which takes numbers
     found = sample_windows(model, clip, window, Sampling(3, 2.0, sampler, strength))
     assert (found.device.type, found.shape) == ("meta", (1, 12, 4, 8, 8))
@@ -228,14 +227,15 @@ def test_background_is_far_from_the_head() -> None:
 
 
 def test_a_window_leads_on_from_the_frame_before_it() -> None:
-    """A line that would begin 5 higher than it should goes on as it went, and comes back to itself; a clip's first
-    window is left alone."""
+    """A line that would begin 5 higher than it should goes on as it went, and comes back to itself; a window that
+    begins from the portrait is left alone, as is every one where nothing is to be eased."""
     line = torch.arange(12.0).view(1, 12, 1, 1, 1) + 5
     before = torch.full((1, 4, 1, 1, 1), -1.0)
-    windows = Windows(numbers=(1,), seeds=(0,), speech=torch.zeros(1, 16, 2), preceding=before)
-    led = eased(line, windows).flatten()
+    windows = Windows((1,), (0,), speech=torch.zeros(1, 16, 2), preceding=before, follows=(True,))
+    led = eased(line, windows, 5).flatten()
     assert led[0].item() == 0
-    assert led[1].item() == pytest.approx(6 - 5 * (1 - 1 / EASED) ** 2)
-    assert torch.equal(led[EASED:], line.flatten()[EASED:])
-    assert torch.equal(eased(line, replace(windows, numbers=(0,))), line)
-    assert eased(line[:, :1], windows).item() == -1
+    assert led[1].item() == pytest.approx(6 - 5 * (1 - 1 / 5) ** 2)
+    assert torch.equal(led[5:], line.flatten()[5:])
+    assert torch.equal(eased(line, replace(windows, follows=(False,)), 5), line)
+    assert torch.equal(eased(line, windows, 0), line)
+    assert eased(line[:, :1], windows, 5).item() == -1

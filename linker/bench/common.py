@@ -64,7 +64,7 @@ def grey_clip(engine: Engine, rows: int = 1) -> tuple[ClipConditions, Windows]:
         scales=torch.ones(1, 3, device=device),
         background=background_of(masks, arch.latent_px).to(device),
     )
-    window = Windows((0,), (0,), speech, preceding_frames(model, portrait.still, None))
+    window = Windows((0,), (0,), speech, preceding_frames(model, portrait.still, None), (False,))
     return ClipConditions.together([clip] * rows), Windows.together([window] * rows)
 
 

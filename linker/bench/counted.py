@@ -51,7 +51,7 @@ def sampled(
     portrait, before = torch.empty(1, *latent), torch.empty(1, arch.preceding, *latent)
     masks, background = model.mask_pyramid(torch.empty(1, 3, 512, 512)), torch.ones(1, 1, *latent[1:])
     clip = ClipConditions(portrait, model.read_portrait(portrait), masks, torch.ones(1, 3), background)
-    window = Windows((0,), (0,), torch.empty(1, heard, arch.speech_dim), before)
+    window = Windows((0,), (0,), torch.empty(1, heard, arch.speech_dim), before, (False,))
     told, free = window_conditions(model, clip, window)
     noisy, time = torch.empty(1, arch.window, *latent), torch.empty(1)
     single, unguided = (counted(partial(model.denoise, noisy, time, half)) for half in (told, free))

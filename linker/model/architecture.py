@@ -36,6 +36,9 @@ class Architecture(Group):
     told_controls: bool = Field(
         False, description="the timestep's embedding also carries scales and mask areas (decision 0012)"
     )
+    eased_frames: int = Field(
+        0, ge=0, description="frames over which a window's jump from the one before it fades; 0 = none (decision 0016)"
+    )
     latent_mean: tuple[float, ...] = Field((), description="per-channel mean of the codec's latents; empty = 0")
     latent_std: tuple[float, ...] = Field((), description="per-channel deviation of the codec's latents; empty = 1")
     prediction: Literal["v_prediction"] = "v_prediction"
@@ -62,7 +65,7 @@ class Architecture(Group):
         return self
 
 
-MINI = Architecture(reference_positions=True, quiet_noise=True, told_controls=True)
+MINI = Architecture(reference_positions=True, quiet_noise=True, told_controls=True, eased_frames=5)
 BASE = Architecture(
     size="base", sample_px=512, latent_px=64, latent_channels=4, channels=(320, 640, 1280, 1280),
     attention=(True, True, True, False), layers_per_block=2, heads=8, norm_groups=32, speech_dim=1024, audio_dim=768,

@@ -19,8 +19,6 @@ from linker.model.lingualinker import LinguaLinker
 from linker.model.schedule import make_scheduler
 from linker.model.unet import Conditions
 
-EASED = 5  # frames in which a window's jump from the one before it fades
-
 
 @dataclass(frozen=True)
 class Sampling:
@@ -61,12 +59,14 @@ class ClipConditions:
 
 @dataclass(frozen=True)
 class Windows:
-    """One window of each of B clips: numbers, seeds, padded speech (B, F + l - 1, D), frames before (B, M, C, h, w)."""
+    """One window of each of B clips: numbers, seeds, padded speech (B, F + l - 1, D), frames before (B, M, C, h, w);
+    `follows`: whether these are another window's end, and not the portrait."""
 
     numbers: tuple[int, ...]
     seeds: tuple[int, ...]
     speech: Tensor
     preceding: Tensor
+    follows: tuple[bool, ...]
 
     @staticmethod
     def together(windows: Sequence[Windows]) -> Windows:
@@ -76,6 +76,7 @@ class Windows:
             seeds=tuple(seed for window in windows for seed in window.seeds),
             speech=torch.cat([window.speech for window in windows]),
             preceding=torch.cat([window.preceding for window in windows]),
+            follows=tuple(follow for window in windows for follow in window.follows),
         )
 
     def noise(self, shape: tuple[int, ...]) -> Tensor:
@@ -118,17 +119,19 @@ def sample_windows(model: LinguaLinker, clips: ClipConditions, windows: Windows,
             unguided = model.denoise(latents, time_B, free).float()
             velocity = unguided + sampling.guidance_scale * (velocity - unguided)
         latents = advance(scheduler, velocity, timestep, latents, windows, index)
-    latents = eased(latents, windows)
+    latents = eased(latents, windows, model.arch.eased_frames)
     return hold_still(clips, latents) if sampling.background_strength == 0 else latents
 
 
-def eased(latents_BFChw: Tensor, windows: Windows) -> Tensor:
-    """Windows led on from the frame before them: what the first step differs by from the next one is taken back, less
-    and less over EASED frames. A clip's first window begins as it was made."""
+def eased(latents_BFChw: Tensor, windows: Windows, frames: int) -> Tensor:
+    """Windows led on from the ones before them: what their first step differs by from the next one is taken back, less
+    and less over so many frames. Windows that begin from the portrait stay as they were made."""
+    if not frames:
+        return latents_BFChw
     first, second = latents_BFChw[:, 0], latents_BFChw[:, min(1, latents_BFChw.shape[1] - 1)]
     jump = windows.preceding[:, -1].to(first) + (second - first) - first
-    fade = (1 - torch.arange(latents_BFChw.shape[1]) / EASED).clamp(min=0).square().to(first)
-    follows = torch.tensor([float(number > 0) for number in windows.numbers]).to(first)
+    fade = (1 - torch.arange(latents_BFChw.shape[1]) / frames).clamp(min=0).square().to(first)
+    follows = torch.tensor(windows.follows).to(first)
     return latents_BFChw + follows[:, None, None, None, None] * fade[:, None, None, None] * jump[:, None]
 
 

@@ -14,7 +14,7 @@ from linker.records import atomic
 from linker.synth import speech as speech_module
 from linker.synth import visemes
 from linker.synth.acting import Acting, draw_acting, leaned, leaned_outlines
-from linker.synth.motion import Motion
+from linker.synth.motion import Curve, Motion
 from linker.synth.portrait import STYLES, Portrait, draw_portrait
 from linker.synth.regions import region_masks
 from linker.synth.warp import StillPortrait
@@ -22,7 +22,6 @@ from linker.synth.warp import StillPortrait
 STILLS = 0.4  # share of videos that set a still in motion, where there are any
 KIND = 2  # of drawn videos; raise it when what they hold changes: folders of another kind are drawn anew
 TWINS = 2  # training videos, their seeds one after the other, in which other faces do the same (decision 0016)
-TOLD = ("open", "width", "teeth", "blink", "brow", "yaw_deg", "pitch_deg", "roll_deg")  # curves that are stored
 MASK_PX = 16  # side of the stored region masks; a latent of the mini model has as many places
 
 
@@ -30,7 +29,7 @@ MASK_PX = 16  # side of the stored region masks; a latent of the mini model has 
 class Video:
     """frames (T, H, W, 3) uint8 RGB; samples (n,) float32 at 16 kHz; masks (T, 3, 16, 16) of head, mouth, eyes
     as plain speech moves them (what acting adds, `ranges` tell); classes (m,) viseme of each 20 ms; opening_px (T,)
-    true mouth opening; `plain` is the motion before acting."""
+    true mouth opening; blink (T,) how far plain speech shuts the lids."""
 
     frames: NDArray[np.uint8]
     samples: NDArray[np.float32]
@@ -38,7 +37,7 @@ class Video:
     classes: NDArray[np.int64]
     opening_px: NDArray[np.float32]
     motion: Motion
-    plain: Motion
+    blink: Curve
     acting: Acting
     language: str
     style: str
@@ -67,7 +66,7 @@ def make_video(
         classes=visemes.viseme_classes(speech),
         opening_px=portrait.mouth_opening_px(motion),
         motion=motion,
-        plain=plain,
+        blink=plain.blink,
         acting=acting,
         language=speech.language,
         style=style,
@@ -95,8 +94,7 @@ def save_video(video: Video, folder: Path, name: str) -> None:
             masks=video.masks.astype(np.float16),
             classes=video.classes.astype(np.int8),
             opening_px=video.opening_px,
-            blink=video.motion.blink,
-            curves=np.stack([getattr(video.plain, name) for name in TOLD], axis=1),
+            blink=video.blink,
             scales=video.acting.scales,
             ranges=video.acting.ranges,
             language=video.language,

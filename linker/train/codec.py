@@ -141,9 +141,10 @@ def codec_loss(net: MotionCodec, pairs: Pairs, noise: torch.Generator) -> tuple[
     loss = picture_loss(made, target, pairs.weight) + 0.5 * picture_loss(shifted, target, even)
     wide = (latent.square().mean((0, 2, 3)) - 1).abs().mean()
     rough = roughness(flow) * target.shape[-1] / 2
+    differing = apart(latent)
     told = {"l1": made - target, "moved": shifted - target, "still": pairs.portraits[1] - target}
-    parts = {name: error.detach().abs().mean().item() for name, error in told.items()} | {"apart": apart(latent).item()}
-    return loss + TEAR * rough + 0.01 * wide + ALIKE * apart(latent), parts
+    parts = {name: error.detach().abs().mean().item() for name, error in told.items()} | {"apart": differing.item()}
+    return loss + TEAR * rough + 0.01 * wide + ALIKE * differing, parts
 
 
 @torch.no_grad()

@@ -20,7 +20,6 @@ from linker.model.audio_context import encode_speech
 from linker.model.codec import encode_frames, read_portrait
 from linker.model.masks import ranged_masks
 from linker.records import atomic
-from linker.synth.video import TOLD
 from linker.train.codec import RESTING_SHARE, frame_files
 from linker.train.mapped import mapped
 from linker.train.ranks import mixed, training_dtype
@@ -29,7 +28,7 @@ OPEN = 128  # videos whose files are held open
 CALMEST = 0.4  # of the motion in a window's preceding frames against the truth
 QUICK_OF = 6  # starts of a window of which the one with the quickest eyes is taken
 ACTING = ("scales", "ranges")  # of head, mouth and eyes; footage has none and is taken as it is
-DRAWN = (*ACTING, "curves")  # what drawn videos know beside pictures and sound
+DRAWN = (*ACTING, "blink")  # what drawn videos know beside pictures and sound
 
 
 @dataclass(frozen=True)
@@ -212,9 +211,7 @@ def acting_of(video: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 def blink_of(video: Mapping[str, np.ndarray]) -> np.ndarray:
     """How far plain speech would shut the lids, (T,); 0 where it is not known (footage)."""
-    if "curves" not in video:
-        return np.zeros(len(video["latents"]), np.float32)
-    return np.asarray(video["curves"][:, TOLD.index("blink")], np.float32)
+    return np.asarray(video.get("blink", np.zeros(len(video["latents"]))), np.float32)
 
 
 def ranged(masks_3hw: np.ndarray, ranges: np.ndarray) -> np.ndarray:

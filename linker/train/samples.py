@@ -108,6 +108,7 @@ def sampled(video: HeldOut, engine: Engine) -> np.ndarray:
             seeds=(0,),
             speech=video.speech[heard.clamp(0, len(video.speech) - 1)][None],
             preceding=preceding_frames(model, conditions.still, previous),
+            follows=(previous is not None,),
         )
         with engine.autocast():
             previous = sample_windows(model, conditions, window, how).float()
