@@ -22,6 +22,7 @@ from linker.model.codec import Portrait
 from linker.model.layers import KeyValue
 from linker.model.masks import background_of, ranged_masks
 from linker.model.sample import ClipConditions, Sampling, Windows, preceding_frames, window_count
+from linker.process import return_freed_memory
 from linker.records import atomic, read_json, sha256_file
 from linker.rows import Lease
 
@@ -195,6 +196,7 @@ class Workshop:
             with WavSamples(driver) as samples, atomic(path) as temporary, temporary.open("wb") as stream:
                 for states in speech_chunks(self.engine.speech, samples):
                     states[0].float().cpu().numpy().tofile(stream)
+                    return_freed_memory()
         return SpeechTrack(path, self.engine.model.arch.speech_dim, frames)
 
 

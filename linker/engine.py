@@ -184,7 +184,7 @@ def load_engine(settings: GenerateSettings, tiny: bool = False) -> Engine:
     recipe = Recipe.of(settings)
     if recipe.device.type == "cpu":
         torch.set_num_threads(job_cores())
-        process.return_freed_memory()
+        process.keep_freed_memory()
     folder, arch = recipe.folder, recipe.arch
     model = LinguaLinker.from_pretrained(folder)
     codec = load_codec(folder / "codec", arch.latent_channels)

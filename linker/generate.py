@@ -19,6 +19,7 @@ from linker.clip import Clip, Unreadable, Workshop
 from linker.config import GenerateSettings
 from linker.engine import Engine, Recipe, load_engine
 from linker.model.sample import ClipConditions, Windows, sample_windows
+from linker.process import return_freed_memory
 from linker.rows import Lease, Queue, opened
 from linker.writing import Writing
 
@@ -53,6 +54,7 @@ class Worker:
             self.fill_seats()
             if any(self.seats):
                 self.denoise()
+                return_freed_memory()
             elif self.closing:
                 wait(self.closing.values(), return_when=FIRST_COMPLETED)
             else:

@@ -57,12 +57,18 @@ def leave(number: int, _frame: object = None) -> None:
     sys.exit(128 + number)
 
 
-def return_freed_memory() -> None:
-    """Have glibc give large blocks back to the system as soon as they are freed. Left to itself it keeps ever larger
-    ones once it has seen some, in pieces that other needs do not fit into: what a long recording took stays taken."""
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for what is needed next, until `return_freed_memory`: left to itself it hands large
+    blocks back and fetches them again many times a step, and every page of them is cleared anew."""
     if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
-        set_option(M_MMAP_THRESHOLD, 4 << 20)
-        set_option(M_TRIM_THRESHOLD, 16 << 20)
+        set_option(M_MMAP_THRESHOLD, 32 << 20)
+        set_option(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def return_freed_memory() -> None:
+    """Give what is freed back to the system, so that a long recording takes no more than a short one."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def visible_gpus() -> list[str]:

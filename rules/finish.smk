@@ -22,6 +22,7 @@ rule stabilize_background:
         "logs/stabilize_background/{clip}.log",
     benchmark:
         "benchmarks/stabilize_background/{clip}.jsonl"
+    priority: 2
     conda:
         "../environment.yml"
     threads: 1
@@ -49,6 +50,7 @@ rule upscale_video:
         "logs/upscale_video/{clip}.log",
     benchmark:
         "benchmarks/upscale_video/{clip}.jsonl"
+    priority: 3
     conda:
         "../environment.yml"
     threads: 1
@@ -86,6 +88,7 @@ rule mux_audio:
         "logs/mux_audio/{clip}.log",
     benchmark:
         "benchmarks/mux_audio/{clip}.jsonl"
+    priority: 4
     conda:
         "../environment.yml"
     threads: 1

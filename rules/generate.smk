@@ -67,6 +67,7 @@ rule collect:
         "logs/collect/{clip}.log",
     benchmark:
         "benchmarks/collect/{clip}.jsonl"
+    priority: 1
     localrule: True
     conda:
         "../environment.yml"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from linker.model.layers import Attention, FeedForward, KeyValue, sinusoids
+from linker.model.layers import Attention, FeedForward, GroupNorm, KeyValue, sinusoids
 
 Memory = list[KeyValue]  # of the preceding frames: a pair (P, heads, M, C / heads) each for a block's two attentions
 
@@ -53,7 +53,7 @@ class TemporalModule(nn.Module):
 
     def __init__(self, width: int, heads: int, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.norm = GroupNorm(groups, width, eps=1e-6)
         self.proj_in = nn.Linear(width, width)
         self.transformer_blocks = nn.ModuleList([TemporalBlock(width, heads)])
         self.proj_out = nn.Linear(width, width)
@@ -82,6 +82,7 @@ def frame_positions(first: int, frames_PFC: Tensor) -> Tensor:
 
 
 def over_time(x_NCHW: Tensor, batch: int) -> Tensor:
-    """(B F, C, H, W) -> (B H W, F, C): one sequence over time a place."""
+    """(B F, C, H, W) -> (B H W, F, C): one sequence over time a place. Laid out anew: of a view, a linear layer would
+    make a product for every place, with its weights copied as often."""
     x = x_NCHW.unflatten(0, (batch, -1))
-    return x.permute(0, 3, 4, 1, 2).flatten(0, 2)
+    return x.permute(0, 3, 4, 1, 2).flatten(0, 2).contiguous()

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from linker.config import REGIONS
 from linker.model.architecture import Architecture
 from linker.model.gate import LayerConditions, TransformerBlock
-from linker.model.layers import ControlEmbedding, Downsample, KeyValue, ResnetBlock, TimeEmbedding, Upsample
+from linker.model.layers import ControlEmbedding, Downsample, GroupNorm, KeyValue, ResnetBlock, TimeEmbedding, Upsample
 from linker.model.temporal import Memory, TemporalModule
 
 Role = Literal["reference", "denoising"]
@@ -72,7 +72,7 @@ class SpatialTransformer(nn.Module):
     def __init__(self, width: int, time_width: int, arch: Architecture, role: Role) -> None:
         super().__init__()
         audio_width = arch.audio_dim if role == "denoising" else None
-        self.norm = nn.GroupNorm(arch.norm_groups, width, eps=1e-6)
+        self.norm = GroupNorm(arch.norm_groups, width, eps=1e-6)
         self.proj_in = nn.Conv2d(width, width, 1)
         self.transformer_blocks = nn.ModuleList(
             [TransformerBlock(width, arch.heads, time_width, audio_width, arch.reference_positions)]
@@ -138,7 +138,7 @@ class UNet(nn.Module):
             if level > 0:
                 stage.upsamplers = nn.ModuleList([Upsample(widths[level])])
             self.up_blocks.append(stage)
-        self.conv_norm_out = nn.GroupNorm(arch.norm_groups, widths[0], eps=1e-5)
+        self.conv_norm_out = GroupNorm(arch.norm_groups, widths[0], eps=1e-5)
         self.conv_out = nn.Conv2d(widths[0], arch.latent_channels, 3, padding=1)
         for modules in (self.transformers(), self.temporal_modules()):
             for index, module in enumerate(modules):
