@@ -185,6 +185,7 @@ class Workshop:
             reference=seen,
             masks=model.mask_pyramid(masks[None].to(device)),
             scales=torch.tensor([row["scales"]], device=device),
+            ranges=torch.tensor([row["ranges"]], device=device),
             background=background_of(masks, model.arch.latent_px).to(device),
         )
 

@@ -47,6 +47,7 @@ def conditions(model: LinguaLinker, seed: int) -> ClipConditions:
         model.read_portrait(given["portrait"]),
         model.mask_pyramid(given["masks"]),
         given["scales"],
+        given["scales"],
         torch.zeros(1, 1, 8, 8).index_fill_(3, torch.tensor([0, 1]), 1.0),
     )
 
@@ -163,7 +164,9 @@ def test_a_window_is_made_where_its_net_is(sampler: str) -> None:
     model, background = tiny_model().to("meta"), torch.zeros(1, 1, 8, 8, device="meta")
     given = {name: value.to("meta") for name, value in tiny_conditions(model).items()}
     masks = model.mask_pyramid(given["masks"])
-    clip = ClipConditions(given["portrait"], model.read_portrait(given["portrait"]), masks, given["scales"], background)
+    clip = ClipConditions(
+        given["portrait"], model.read_portrait(given["portrait"]), masks, *[given["scales"]] * 2, background
+    )
     window = Windows((0,), (1,), given["speech"], preceding_frames(model, clip.still, None), (False,))
     strength = 1.0 if sampler == "unipc" else 0.5  # its `add_noise` looks timesteps up, which takes numbers
     found = sample_windows(model, clip, window, Sampling(3, 2.0, sampler, strength))

@@ -14,7 +14,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
 from linker.bench.common import SD_CODEC, XLS_R
 from linker.model.architecture import BASE, Architecture
 from linker.model.lingualinker import LinguaLinker
-from linker.model.unet import USUAL_AREAS, Conditions, UNet
+from linker.model.unet import Conditions, UNet
 from linker.train.sources import Source
 from linker.train.start import STABLE_DIFFUSION, base_architecture, placed, taken_whole
 
@@ -122,11 +122,18 @@ def test_what_is_asked_of_the_regions_enters_with_the_time_and_starts_as_nothing
     assert (whole[1] - less[1]).abs().amax((1, 2, 3)).min() > 1e-4  # every frame of the sample that was asked
 
 
-def test_controls_are_scales_and_areas_against_the_usual_ones() -> None:
-    masks = {8: torch.zeros(1, 64, 3), 4: torch.ones(1, 16, 3)}
-    masks[8][0, :32] = torch.tensor(USUAL_AREAS)
-    found = Conditions(1, masks, torch.tensor([[0.0, 1.5, 1.0]])).controls()
-    torch.testing.assert_close(found, torch.tensor([[0.0, 1.5, 1.0, 0.5, 0.5, 0.5]]))
+def test_controls_are_scales_and_ranges() -> None:
+    asked = Conditions(1, {}, torch.tensor([[0.0, 1.5, 1.0]]), ranges=torch.tensor([[1.0, 0.5, 2.0]]))
+    assert asked.controls().tolist() == [[0, 1.5, 1, 1, 0.5, 2]]
+    assert Conditions(1, {}, asked.scales).controls().tolist() == [[0, 1.5, 1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("told_controls", [True, False])
+def test_ranges_multiply_gates_as_scales_do_where_the_net_is_told_them(told_controls: bool) -> None:
+    model = LinguaLinker(TINY.model_copy(update={"told_controls": told_controls}))
+    scales, ranges = torch.tensor([[0.0, 1.5, 1.0]]), torch.tensor([[1.0, 0.5, 2.0]])
+    layer = Conditions(1, {8: torch.zeros(1, 64, 3)}, scales, ranges=model.asked(ranges)).layer(0, 64)
+    assert layer.scales.tolist() == [[0, 0.75, 2]] if told_controls else layer.scales is scales
 
 
 def test_frames_hear_their_own_audio_and_all_frames_hear_each_other() -> None:

@@ -62,6 +62,7 @@ def grey_clip(engine: Engine, rows: int = 1) -> tuple[ClipConditions, Windows]:
         reference=reference,
         masks=model.mask_pyramid(masks[None].to(device)),
         scales=torch.ones(1, 3, device=device),
+        ranges=torch.ones(1, 3, device=device),
         background=background_of(masks, arch.latent_px).to(device),
     )
     window = Windows((0,), (0,), speech, preceding_frames(model, portrait.still, None), (False,))

@@ -153,6 +153,7 @@ def plain_window(engine: Engine, clip: ClipConditions, window: Windows, sampling
             batch=2,
             masks={side: mask.repeat(2, 1, 1) for side, mask in clip.masks.items()},
             scales=clip.scales.repeat(2, 1),
+            ranges=model.asked(clip.ranges.repeat(2, 1)),
             reference=[
                 t.block.reference_key_value(tokens.repeat(2, 1, 1))
                 for t, tokens in zip(model.denoising.transformers(), seen, strict=True)

@@ -34,7 +34,7 @@ class Architecture(Group):
         False, description="latents enter the denoising net scaled by their signal's share (decision 0002)"
     )
     told_controls: bool = Field(
-        False, description="the timestep's embedding also carries scales and mask areas (decision 0012)"
+        False, description="ranges multiply gates as scales do; the time embedding carries both (decisions 0012, 0017)"
     )
     eased_frames: int = Field(
         0, ge=0, description="frames over which a window's jump from the one before it fades; 0 = none (decision 0016)"

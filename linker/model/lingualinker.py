@@ -66,6 +66,10 @@ class LinguaLinker(nn.Module):
         blocks = self.audio(speech_BSD).flatten(0, 1)
         return [t.block.attn2.key_value(blocks) for t in self.denoising.transformers()]
 
+    def asked(self, ranges_BR: Tensor) -> Tensor | None:
+        """The ranges, where the net is told them; else the masks' areas alone say them, as in the paper."""
+        return ranges_BR if self.arch.told_controls else None
+
     def denoise(self, latents_BFChw: Tensor, timestep_B: Tensor, conditions: Conditions) -> Tensor:
         """Prediction (B, F, C, h, w) for noisy latents."""
         frames = latents_BFChw.shape[1]

@@ -35,13 +35,14 @@ class ClipConditions:
     """What stays the same through a clip, computed once; B clips side by side when they are denoised together.
 
     still (B, C, h, w): the portrait as the nets model frames;  reference: the portrait's keys and values;
-    masks side -> (B, T, R);  scales (B, R);  background (B, 1, h, w), 1 where nothing should move.
+    masks side -> (B, T, R);  scales and ranges (B, R);  background (B, 1, h, w), 1 where nothing should move.
     """
 
     still: Tensor
     reference: list[KeyValue]
     masks: dict[int, Tensor]
     scales: Tensor
+    ranges: Tensor
     background: Tensor
 
     @staticmethod
@@ -53,6 +54,7 @@ class ClipConditions:
             reference=[(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in layers],
             masks={side: torch.cat([clip.masks[side] for clip in clips]) for side in clips[0].masks},
             scales=torch.cat([clip.scales for clip in clips]),
+            ranges=torch.cat([clip.ranges for clip in clips]),
             background=torch.cat([clip.background for clip in clips]),
         )
 
@@ -139,7 +141,8 @@ def window_conditions(model: LinguaLinker, clips: ClipConditions, windows: Windo
     """(conditional, unconditional). The unconditional half has no portrait and no audio, so it skips both attentions
     and the gates; it keeps the preceding frames."""
     heard, seen = model.hear(windows.speech), model.read_preceding(windows.preceding)
-    told = Conditions(len(clips.still), clips.masks, clips.scales, clips.reference, heard, seen)
+    ranges = model.asked(clips.ranges)
+    told = Conditions(len(clips.still), clips.masks, clips.scales, clips.reference, heard, seen, ranges=ranges)
     return told, replace(told, reference=None, audio=None)
 
 

@@ -25,7 +25,6 @@ from linker.model.layers import ControlEmbedding, Downsample, GroupNorm, KeyValu
 from linker.model.temporal import Memory, TemporalModule
 
 Role = Literal["reference", "denoising"]
-USUAL_AREAS = (0.227, 0.019, 0.036)  # of the pictures of training that head, mouth and eyes fill
 
 
 @dataclass
@@ -42,6 +41,7 @@ class Conditions:
 
     masks: side of a latent in pixels -> (B, T, R);  scales: (B, R);  keep: see LayerConditions.
     preceding: what the temporal modules remember of the preceding frames; None = single frames, no temporal modules.
+    ranges: (B, R), what the masks' areas were scaled by, where the net is told; they multiply the gates as scales do.
     """
 
     batch: int
@@ -51,17 +51,18 @@ class Conditions:
     audio: list[KeyValue] | None = None
     preceding: list[list[Memory]] | None = None
     keep: Tensor | None = None
+    ranges: Tensor | None = None
 
     def controls(self) -> Tensor:
-        """Scales, and areas of the masks against the usual ones: (B, 2 R)."""
-        areas = self.masks[max(self.masks)].mean(1)
-        return torch.cat([self.scales, areas / areas.new_tensor(USUAL_AREAS)], dim=1)
+        """Scales and ranges: (B, 2 R)."""
+        return torch.cat([self.scales, torch.ones_like(self.scales) if self.ranges is None else self.ranges], dim=1)
 
     def layer(self, index: int, tokens: int) -> LayerConditions:
         """The conditions of transformer `index`, which sees `tokens` places."""
         reference = None if self.reference is None else self.reference[index]
         audio = None if self.audio is None else self.audio[index]
-        return LayerConditions(reference, audio, self.masks[round(tokens**0.5)], self.scales, self.keep)
+        strength = self.scales if self.ranges is None else self.scales * self.ranges
+        return LayerConditions(reference, audio, self.masks[round(tokens**0.5)], strength, self.keep)
 
 
 class SpatialTransformer(nn.Module):

@@ -34,14 +34,15 @@ DRAWN = (*ACTING, "blink")  # what drawn videos know beside pictures and sound
 @dataclass(frozen=True)
 class Batch:
     """B samples: target (B, F, C, h, w), reference (B, C, h, w), preceding (B, M, C, h, w), masks (B, 3, h, w),
-    scales (B, 3), speech (B, F + l - 1, D), blink (B, F): how far the speech shuts lids, keep (B, 2) of reference and
-    audio."""
+    scales and ranges (B, 3), speech (B, F + l - 1, D), blink (B, F): how far the speech shuts lids, keep (B, 2) of
+    reference and audio."""
 
     target: Tensor
     reference: Tensor
     preceding: Tensor
     masks: Tensor
     scales: Tensor
+    ranges: Tensor
     speech: Tensor
     blink: Tensor
     keep: Tensor
@@ -138,9 +139,9 @@ class Windows:
         columns = [torch.from_numpy(np.stack(column)).float() for column in zip(*samples, strict=True)]
         lot = np.array([rng.random() for rng in rngs])
         keep = np.stack([(lot > 2 * drop) | (lot < 0.5 * drop), (lot > 2 * drop) | (lot >= 1.5 * drop)], axis=1)
-        target, reference, preceding, masks, scales, speech, blink = columns
+        target, reference, preceding, masks, scales, ranges, speech, blink = columns
         kept = torch.from_numpy(keep).float()
-        return Batch(target, reference, preceding, masks, scales, speech, blink, kept)
+        return Batch(target, reference, preceding, masks, scales, ranges, speech, blink, kept)
 
     def videos_of(self, number: int, size: int, seed: int = 0) -> list[str]:
         """The names of the videos that batch `number` is made of."""
@@ -155,18 +156,19 @@ class Windows:
         opening = rng.random() < start_share
         start = 0 if opening else self._start(rng, video, frames)
         if opening:  # a clip's first window: the portrait, repeated
-            preceding = np.repeat(self._normal(video["still"])[None], self.arch.preceding, axis=0)
+            preceding = np.repeat(self.normal(video["still"])[None], self.arch.preceding, axis=0)
         else:  # what was generated is never quite clean and often too calm, which must not calm what follows
             calm = rng.uniform(CALMEST, 1.0) if rng.random() < 0.5 else 1.0
-            preceding = calm * self._normal(latents[start - self.arch.preceding : start])
+            preceding = calm * self.normal(latents[start - self.arch.preceding : start])
             preceding = preceding + rng.uniform(0, 0.15) * rng.standard_normal(preceding.shape)
         reach = self.arch.audio_context // 2
         heard = np.clip(np.arange(start - reach, start + frames + reach), 0, length - 1)
         scales, ranges = acting_of(video)
         masks = ranged(union(video["masks"][start : start + frames].astype(np.float32)), ranges)
-        target, reference = self._normal(latents[start : start + frames]), self._normal(video["reference"])
+        target, reference = self.normal(latents[start : start + frames]), self.normal(video["reference"])
         blink = blink_of(video)[start : start + frames]
-        return target, reference, preceding.astype(np.float32), masks, scales, video["speech"][heard], blink
+        calmed, heard_states = preceding.astype(np.float32), video["speech"][heard]
+        return target, reference, calmed, masks, scales, ranges, heard_states, blink
 
     def _start(self, rng: np.random.Generator, video: Mapping[str, np.ndarray], frames: int) -> int:
         """Where a window begins: for half of them where, of a few draws, the eyes are quickest. Blinks are rare and
@@ -175,7 +177,7 @@ class Windows:
         starts = rng.integers(self.arch.preceding, len(video["latents"]) - frames + 1, draws).tolist()
         return int(max(starts, key=lambda start: quickness(video, start, frames)) if draws > 1 else starts[0])
 
-    def _normal(self, latents: np.ndarray) -> np.ndarray:
+    def normal(self, latents: np.ndarray) -> np.ndarray:
         """Latents (..., C, h, w) as the nets model them."""
         return ((latents - self.mean) / self.std).astype(np.float32)
 

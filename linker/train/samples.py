@@ -33,13 +33,14 @@ SHOWN = 6  # frames of each video in the grid
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A video that is not trained on: its first frames (T, S, S, 3), its region masks (3, h, w) and scales (3,), its
-    speech (T, D), and the same speech to be heard."""
+    """A video that is not trained on: its first frames (T, S, S, 3), its region masks (3, h, w), its scales and ranges
+    (3,), its speech (T, D), and the same speech to be heard."""
 
     name: str
     frames: np.ndarray
     masks: Tensor
     scales: Tensor
+    ranges: Tensor
     speech: Tensor
     wav: Path
 
@@ -88,8 +89,8 @@ def read_held_out(path: Path, frames: int, engine: Engine, folder: Path) -> Held
     write_wav(folder / f"{name}.wav", samples, SAMPLE_RATE_HZ)
     speech = encode_speech(engine.speech, samples, frames)[0]
     shown = np.array(np.load(path, mmap_mode="r")[:frames])
-    masks_3hw, scales_3 = (torch.from_numpy(values).to(engine.device) for values in (masks, scales))
-    return HeldOut(name, shown, masks_3hw, scales_3, speech, folder / f"{name}.wav")
+    regions, often, far = (torch.from_numpy(values).to(engine.device) for values in (masks, scales, ranges))
+    return HeldOut(name, shown, regions, often, far, speech, folder / f"{name}.wav")
 
 
 @torch.no_grad()
@@ -126,6 +127,7 @@ def clip_conditions(portrait: Portrait, video: HeldOut, engine: Engine) -> ClipC
         reference=seen,
         masks=model.mask_pyramid(video.masks[None]),
         scales=video.scales[None],
+        ranges=video.ranges[None],
         background=background_of(video.masks, model.arch.latent_px).to(engine.device),
     )
 

@@ -18,6 +18,7 @@ from linker.train.ahead import Ahead
 from linker.train.dataset import Batch, Windows
 from linker.train.fit import Plan, fit
 from linker.train.gates import watched
+from linker.train.lids import LidReading
 from linker.train.losses import Noising, changes, evened, region_loss
 from linker.train.presets import chosen
 from linker.train.ranks import Ranks, mixed, training_dtype
@@ -41,6 +42,7 @@ class Stage:
     frozen: tuple[str, ...] = ()
     mouth_weight: float = 2.0
     eyes_weight: float = 4.0
+    lid_weight: float = 2.0  # of how far the lids are off, where drawn videos tell it (decision 0017)
     change_weight: float = 0.0  # of the error's change from frame to frame (decision 0014)
     drop: float = 0.05
     start_share: float = 0.2
@@ -112,15 +114,15 @@ def choose_parameters(model: LinguaLinker, stage: Stage) -> None:
 def batch_conditions(model: LinguaLinker, batch: Batch, single: bool) -> Conditions:
     """What the denoising net is told about a batch; single frames have neither speech nor time."""
     size = len(batch.target)
-    masks, scales = model.mask_pyramid(batch.masks), batch.scales
+    masks, scales, ranges = model.mask_pyramid(batch.masks), batch.scales, model.asked(batch.ranges)
     reference = model.read_portrait(batch.reference)
     if single:
-        return Conditions(size, masks, scales, reference, keep=batch.keep)
+        return Conditions(size, masks, scales, reference, keep=batch.keep, ranges=ranges)
     heard = model.hear(batch.speech)
     with torch.no_grad():  # the reference net learns from portraits
         maps = model.preceding_maps(batch.preceding)
     seen = model.remember(maps, size)
-    return Conditions(size, masks, scales, reference, heard, seen, batch.keep)
+    return Conditions(size, masks, scales, reference, heard, seen, batch.keep, ranges)
 
 
 def train_stage(
@@ -137,12 +139,13 @@ def train_stage(
     model.reference.checkpointing = model.denoising.checkpointing = stage.checkpointing
     windows, noising = Windows(cache, model.arch), Noising(ranks.device)
     print(f"{stage.name}: {len(windows.files)} videos, {stage.plan.steps} steps, {ranks.count} x", file=sys.stderr)
+    lids = LidReading(windows, ranks.device)
     draws = Ahead(lambda number: draw(windows, stage, len(noising.signal), number), ranks.count)
     with draws, watched(model) as gates:
 
         def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
             drawn = draws(number)
-            loss, parts = stage_loss(model, stage, noising, drawn, ranks.device)
+            loss, parts = stage_loss(model, stage, noising, lids, drawn, ranks.device)
             told = {"data_s": draws.waited_s, "frames": stage.batch * stage.frames}
             return loss, parts | gates.tell() | told
 
@@ -154,7 +157,7 @@ def train_stage(
 
 
 def stage_loss(
-    model: LinguaLinker, stage: Stage, noising: Noising, drawn: Draw, device: torch.device
+    model: LinguaLinker, stage: Stage, noising: Noising, lids: LidReading, drawn: Draw, device: torch.device
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of section 3.2 on one draw, and its parts by region and by noise level."""
     batch = Batch(**{name: value.to(device) for name, value in vars(drawn.batch).items()})
@@ -168,6 +171,8 @@ def stage_loss(
     loss, parts = region_loss(error.square().mean(2), *regions)
     if stage.change_weight and stage.frames > 1:
         loss = loss + stage.change_weight * region_loss(changes(error).square().mean(2), *regions)[0]
+    off = lids.loss(error, batch.masks[:, 2])
+    loss, parts = loss + stage.lid_weight * (weight * off).mean(), parts | {"lids": off.mean().item()}
     by_region = {f"region/{name}": value for name, value in parts.items()}
     return loss, by_region | by_noise(error.detach().square().mean((1, 2, 3, 4)), drawn.timestep)
 
