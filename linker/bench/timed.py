@@ -22,7 +22,15 @@ from linker.model.unet import Conditions
 
 GUIDED = Sampling(4, 2.0)
 REDUCED = BASE.model_copy(
-    update={"size": "base / 4", "sample_px": 256, "latent_px": 32, "channels": (80, 160, 320, 320), "norm_groups": 16}
+    update={
+        "size": "base / 4",
+        "sample_px": 256,
+        "latent_px": 32,
+        "channels": (80, 160, 320, 320),
+        "norm_groups": 16,
+        "heads": 2,
+        "motion_heads": 2,
+    }  # heads as wide as base has them
 )
 
 
