@@ -14,10 +14,10 @@ from linker.config import GenerateSettings
 
 
 def peak_mb(seconds: float) -> float:
-    """Of a process that makes one row from so much speech, in one step: more would take as much memory."""
+    """Of a process that makes one row from so much speech."""
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), seconds)
-        return measured([started(Path(folder), "s", [0], GenerateSettings(steps=1))])["peak_mb"]
+        return measured([started(Path(folder), "s", [0], GenerateSettings())])["peak_mb"]
 
 
 def main() -> None:

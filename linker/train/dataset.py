@@ -167,8 +167,8 @@ class Windows:
         masks = ranged(union(video["masks"][start : start + frames].astype(np.float32)), ranges)
         target, reference = self.normal(latents[start : start + frames]), self.normal(video["reference"])
         blink = blink_of(video)[start : start + frames]
-        calmed, heard_states = preceding.astype(np.float32), video["speech"][heard]
-        return target, reference, calmed, masks, scales, ranges, heard_states, blink
+        preceding, speech = preceding.astype(np.float32), video["speech"][heard]
+        return target, reference, preceding, masks, scales, ranges, speech, blink
 
     def _start(self, rng: np.random.Generator, video: Mapping[str, np.ndarray], frames: int) -> int:
         """Where a window begins: for half of them where, of a few draws, the eyes are quickest. Blinks are rare and

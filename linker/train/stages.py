@@ -18,7 +18,7 @@ from linker.train.ahead import Ahead
 from linker.train.dataset import Batch, Windows
 from linker.train.fit import Plan, fit
 from linker.train.gates import watched
-from linker.train.lids import LidReading
+from linker.train.lids import EYES, LidReading
 from linker.train.losses import Noising, changes, evened, region_loss
 from linker.train.presets import chosen
 from linker.train.ranks import Ranks, mixed, training_dtype
@@ -171,7 +171,7 @@ def stage_loss(
     loss, parts = region_loss(error.square().mean(2), *regions)
     if stage.change_weight and stage.frames > 1:
         loss = loss + stage.change_weight * region_loss(changes(error).square().mean(2), *regions)[0]
-    off = lids.loss(error, batch.masks[:, 2])
+    off = lids.loss(error, batch.masks[:, EYES])
     loss, parts = loss + stage.lid_weight * (weight * off).mean(), parts | {"lids": off.mean().item()}
     by_region = {f"region/{name}": value for name, value in parts.items()}
     return loss, by_region | by_noise(error.detach().square().mean((1, 2, 3, 4)), drawn.timestep)
