@@ -54,7 +54,7 @@ class Variant:
 
 VARIANTS = {
     "as the paper": Variant(),
-    "without region losses": Variant({"mouth_weight": 0.0, "eyes_weight": 0.0}),
+    "without region losses": Variant({"mouth_weight": 0.0, "eyes_weight": 0.0, "seen_weight": 0.0}),
     "gates are masks alone": Variant(masks_only=True),
     "without preceding frames": Variant(forgets=True),
     "a single stage": Variant(single=True),
@@ -64,7 +64,7 @@ VARIANTS = {
 def train(variant: Variant, training: Path, folder: Path, steps: int, stage1_steps: int) -> None:
     """Train a variant from nothing; `folder` becomes a checkpoint."""
     torch.manual_seed(0)
-    encoded = training / "encoded"
+    encoded, parts = training / "encoded", training / "weights"
     model = LinguaLinker(Architecture.model_validate(MINI.model_dump() | read_json(encoded / "encoded.json")))
     if variant.masks_only:
         for name, value in model.named_parameters():
@@ -76,10 +76,10 @@ def train(variant: Variant, training: Path, folder: Path, steps: int, stage1_ste
     first, second = variant.of(stage_1(settings)), variant.of(stage_2(settings))
     with mock.patch.object(Windows, "_sample", forgetful(Windows._sample) if variant.forgets else Windows._sample):
         if not variant.single:
-            train_stage(model.train(), first, encoded, folder / "stage1")
-        train_stage(model.train(), second, encoded, folder / "stage2")
+            train_stage(model.train(), first, encoded, folder / "stage1", parts)
+        train_stage(model.train(), second, encoded, folder / "stage2", parts)
     for part in ("codec", "speech"):
-        shutil.copytree(training / "weights" / part, folder / "weights" / part, dirs_exist_ok=True)
+        shutil.copytree(parts / part, folder / "weights" / part, dirs_exist_ok=True)
     model.save_pretrained(folder / "weights", {"stage": 2}, torch.float32)
 
 
@@ -87,8 +87,8 @@ def forgetful(sample: Callable[..., Any]) -> Callable[..., Any]:
     """Training windows whose preceding frames are always the portrait, whose latent is zero (MotionCodec)."""
 
     def forgotten(*given: Any) -> tuple[np.ndarray, ...]:
-        target, reference, preceding, *others = sample(*given)
-        return target, reference, np.zeros_like(preceding), *others
+        target, reference, portrait, preceding, *others = sample(*given)
+        return target, reference, portrait, np.zeros_like(preceding), *others
 
     return forgotten
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ def train(cache: Path, folder: Path, batch: int, accumulate: int = 1, checkpoint
     )
     torch.manual_seed(0)
     model = LinguaLinker(TINY)
-    train_stage(model, stage_2(settings), cache, folder)
+    train_stage(model, replace(stage_2(settings), seen_weight=0.0), cache, folder)
     if Ranks.join().is_first:
         torch.save(model.state_dict(), folder / "weights.pt")
     return folder / "weights.pt"

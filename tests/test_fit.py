@@ -35,7 +35,8 @@ def encoded(tmp_path: Path) -> Path:
         arrays = {"latents": rng.standard_normal((24, 4, 8, 8)), "speech": rng.standard_normal((24, 24))}
         arrays |= {"masks": rng.random((24, 3, 8, 8)) / 3, "still": rng.standard_normal((4, 8, 8))}
         arrays |= {"reference": rng.standard_normal((4, 8, 8))}
-        np.savez(folder / f"{number}.npz", **{name: value.astype(np.float16) for name, value in arrays.items()})
+        told = {name: value.astype(np.float16) for name, value in arrays.items()}
+        np.savez(folder / f"{number}.npz", portrait=np.zeros((32, 32, 3), np.uint8), **told)
     return folder
 
 

@@ -75,11 +75,15 @@ def plain_latents(codec: nn.Module, frames_THW3: np.ndarray) -> Tensor:
 
 def decode_frames(codec: nn.Module, latents_TChw: Tensor, appearance: Appearance | None = None) -> np.ndarray:
     """(T, C, h, w) latents of the codec -> (T, H, W, 3) uint8 RGB."""
-    latents = latents_TChw.contiguous(memory_format=torch.channels_last)
-    if isinstance(codec, MotionCodec):
-        assert appearance is not None
-        return to_pictures(codec.decode(latents, appearance.repeated(len(latents))))
-    return to_pictures(codec.decode(latents).sample.float())
+    shown = appearance.repeated(len(latents_TChw)) if appearance else None
+    return to_pictures(decode_pixels(codec, latents_TChw, shown))
+
+
+def decode_pixels(codec: nn.Module, latents_BChw: Tensor, appearance: Appearance | None = None) -> Tensor:
+    """Latents of the codec -> pictures (B, 3, H, W) in -1..1; `appearance`: a MotionCodec's, of as many portraits."""
+    latents = latents_BChw.contiguous(memory_format=torch.channels_last)
+    pixels = codec.decode(latents, appearance) if isinstance(codec, MotionCodec) else codec.decode(latents).sample
+    return pixels.float()
 
 
 def to_pixels(codec: nn.Module, frames_THW3: np.ndarray) -> Tensor:

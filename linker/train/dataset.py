@@ -26,19 +26,21 @@ from linker.train.ranks import mixed, training_dtype
 
 OPEN = 128  # videos whose files are held open
 CALMEST = 0.4  # of the motion in a window's preceding frames against the truth
-QUICK_OF = 6  # starts of a window of which the one with the quickest eyes is taken
+LIVELY_OF = 12  # starts of a window of which the one with the liveliest lids is taken
+LIVELY_SHARE = 0.7  # of windows that are taken so
 ACTING = ("scales", "ranges")  # of head, mouth and eyes; footage has none and is taken as it is
 DRAWN = (*ACTING, "blink")  # what drawn videos know beside pictures and sound
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples: target (B, F, C, h, w), reference (B, C, h, w), preceding (B, M, C, h, w), masks (B, 3, h, w),
-    scales and ranges (B, 3), speech (B, F + l - 1, D), blink (B, F): how far the speech shuts lids, keep (B, 2) of
-    reference and audio."""
+    """B samples: target (B, F, C, h, w), reference (B, C, h, w), portrait (B, 3, S, S) in -1..1, preceding
+    (B, M, C, h, w), masks (B, 3, h, w), scales and ranges (B, 3), speech (B, F + l - 1, D), blink (B, F): how far the
+    speech shuts lids, keep (B, 2) of reference and audio."""
 
     target: Tensor
     reference: Tensor
+    portrait: Tensor
     preceding: Tensor
     masks: Tensor
     scales: Tensor
@@ -67,7 +69,7 @@ def encode_clip(
     portrait: int,
 ) -> dict[str, np.ndarray]:
     """Frames (T, S, S, 3) uint8, samples (n,) at 16 kHz and masks (T, 3, h, w) as the stages read them: latents
-    (T, C, h, w), speech (T, D) at the frame rate, masks, and of the frame `portrait`, `still` and `reference`
+    (T, C, h, w), speech (T, D) at the frame rate, masks, the frame `portrait`, and its `still` and `reference`
     (C, h, w)."""
     device = next(codec.parameters()).device
     with mixed(device, training_dtype("auto", device)):
@@ -80,6 +82,7 @@ def encode_clip(
         "reference": half(read.latent[0]),
         "speech": half(speech),
         "masks": masks,
+        "portrait": frames[portrait],
     }
 
 
@@ -139,9 +142,9 @@ class Windows:
         columns = [torch.from_numpy(np.stack(column)).float() for column in zip(*samples, strict=True)]
         lot = np.array([rng.random() for rng in rngs])
         keep = np.stack([(lot > 2 * drop) | (lot < 0.5 * drop), (lot > 2 * drop) | (lot >= 1.5 * drop)], axis=1)
-        target, reference, preceding, masks, scales, ranges, speech, blink = columns
+        target, reference, portrait, preceding, masks, scales, ranges, speech, blink = columns
         kept = torch.from_numpy(keep).float()
-        return Batch(target, reference, preceding, masks, scales, ranges, speech, blink, kept)
+        return Batch(target, reference, portrait, preceding, masks, scales, ranges, speech, blink, kept)
 
     def videos_of(self, number: int, size: int, seed: int = 0) -> list[str]:
         """The names of the videos that batch `number` is made of."""
@@ -166,20 +169,28 @@ class Windows:
         scales, ranges = acting_of(video)
         masks = ranged(union(video["masks"][start : start + frames].astype(np.float32)), ranges)
         target, reference = self.normal(latents[start : start + frames]), self.normal(video["reference"])
+        portrait = video["portrait"].transpose(2, 0, 1).astype(np.float32) / 127.5 - 1
         blink = blink_of(video)[start : start + frames]
         preceding, speech = preceding.astype(np.float32), video["speech"][heard]
-        return target, reference, preceding, masks, scales, ranges, speech, blink
+        return target, reference, portrait, preceding, masks, scales, ranges, speech, blink
 
     def _start(self, rng: np.random.Generator, video: Mapping[str, np.ndarray], frames: int) -> int:
-        """Where a window begins: for half of them where, of a few draws, the eyes are quickest. Blinks are rare and
+        """Where a window begins: for most of them where, of a few draws, the lids are liveliest. Blinks are rare and
         short; left to chance, a net never learns them."""
-        draws = QUICK_OF if frames > 2 and rng.random() < 0.5 else 1
+        draws = LIVELY_OF if frames > 2 and rng.random() < LIVELY_SHARE else 1
         starts = rng.integers(self.arch.preceding, len(video["latents"]) - frames + 1, draws).tolist()
-        return int(max(starts, key=lambda start: quickness(video, start, frames)) if draws > 1 else starts[0])
+        return int(max(starts, key=lambda start: liveliness(video, start, frames)) if draws > 1 else starts[0])
 
     def normal(self, latents: np.ndarray) -> np.ndarray:
         """Latents (..., C, h, w) as the nets model them."""
         return ((latents - self.mean) / self.std).astype(np.float32)
+
+
+def liveliness(video: Mapping[str, np.ndarray], start: int, frames: int) -> float:
+    """How much the lids of a window move: as far as the speech shuts them where that is known, else by `quickness`."""
+    if "blink" not in video:
+        return quickness(video, start, frames)
+    return float(blink_of(video)[start : start + frames].max())
 
 
 def quickness(video: Mapping[str, np.ndarray], start: int, frames: int) -> float:

@@ -24,6 +24,11 @@ class Noising:
         root, rest = level.sqrt(), (1 - level).sqrt()
         return root * clean + rest * noise, root * noise - rest * clean
 
+    def clean(self, noisy: Tensor, velocity: Tensor, timestep_B: Tensor) -> Tensor:
+        """The inverse of `add`: what the noisy latents (B, ...) are without their noise."""
+        level = self.signal[timestep_B].view(-1, *[1] * (noisy.ndim - 1))
+        return level.sqrt() * noisy - (1 - level).sqrt() * velocity
+
     def weight(self, timestep_B: Tensor) -> Tensor:
         """min-SNR for v-prediction, floored as velocity needs it: 1 at high noise, gamma / (SNR + 1) at low noise."""
         level = self.signal[timestep_B]

@@ -18,11 +18,11 @@ from linker.train.ahead import Ahead
 from linker.train.dataset import Batch, Windows
 from linker.train.fit import Plan, fit
 from linker.train.gates import watched
-from linker.train.lids import EYES, LidReading
 from linker.train.losses import Noising, changes, evened, region_loss
 from linker.train.presets import chosen
 from linker.train.ranks import Ranks, mixed, training_dtype
 from linker.train.samples import shower
+from linker.train.seen import Seen
 
 NEW_IN_STAGE_2 = ("*motion_modules*", "*.norm2.*attn2*", "*attn2*", "*.gate.*", "audio.*")
 
@@ -42,7 +42,7 @@ class Stage:
     frozen: tuple[str, ...] = ()
     mouth_weight: float = 2.0
     eyes_weight: float = 4.0
-    lid_weight: float = 2.0  # of how far the lids are off, where drawn videos tell it (decision 0017)
+    seen_weight: float = 0.0  # of what is seen at mouth and eyes (decision 0018)
     change_weight: float = 0.0  # of the error's change from frame to frame (decision 0014)
     drop: float = 0.05
     start_share: float = 0.2
@@ -65,8 +65,9 @@ def stage_2(settings: TrainSettings) -> Stage:
     preset = chosen(settings)
     plan = plan_of(settings, preset.stage2_steps, ema=0.998)
     return Stage(
-        "stage2", 12, preset.stage2_batch, plan, NEW_IN_STAGE_2 if preset.only_new else ("*",), **shared(settings)
-    )
+        "stage2", 12, preset.stage2_batch, plan, NEW_IN_STAGE_2 if preset.only_new else ("*",),
+        seen_weight=preset.seen_weight, **shared(settings),
+    )  # fmt: skip
 
 
 def plan_of(settings: TrainSettings, steps: int, ema: float) -> Plan:
@@ -129,7 +130,10 @@ def train_stage(
     model: LinguaLinker, stage: Stage, cache: Path, folder: Path, parts: Path | None = None, data: str = ""
 ) -> None:
     """Run a stage on the encoded videos in `cache`; a killed run continues from `folder`. With the folder that holds
-    their codec and speech encoder in `parts`, it shows what it makes of the videos in `cache`/held_out."""
+    their codec and speech encoder in `parts`, it shows what it makes of the videos in `cache`/held_out; a stage that
+    weighs what is seen cannot do without."""
+    if stage.seen_weight and not parts:
+        raise ValueError(f"{stage.name} weighs what is seen: `parts` is needed, the folder that holds the codec")
     ranks = Ranks.join()
     choose_parameters(model, stage)
     model.to(ranks.device)
@@ -139,13 +143,13 @@ def train_stage(
     model.reference.checkpointing = model.denoising.checkpointing = stage.checkpointing
     windows, noising = Windows(cache, model.arch), Noising(ranks.device)
     print(f"{stage.name}: {len(windows.files)} videos, {stage.plan.steps} steps, {ranks.count} x", file=sys.stderr)
-    lids = LidReading(windows, ranks.device)
+    seen = Seen(parts / "codec", model.arch, ranks.device) if parts and stage.seen_weight else None
     draws = Ahead(lambda number: draw(windows, stage, len(noising.signal), number), ranks.count)
     with draws, watched(model) as gates:
 
         def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
             drawn = draws(number)
-            loss, parts = stage_loss(model, stage, noising, lids, drawn, ranks.device)
+            loss, parts = stage_loss(model, stage, noising, seen, drawn, ranks.device)
             told = {"data_s": draws.waited_s, "frames": stage.batch * stage.frames}
             return loss, parts | gates.tell() | told
 
@@ -157,7 +161,7 @@ def train_stage(
 
 
 def stage_loss(
-    model: LinguaLinker, stage: Stage, noising: Noising, lids: LidReading, drawn: Draw, device: torch.device
+    model: LinguaLinker, stage: Stage, noising: Noising, seen: Seen | None, drawn: Draw, device: torch.device
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of section 3.2 on one draw, and its parts by region and by noise level."""
     batch = Batch(**{name: value.to(device) for name, value in vars(drawn.batch).items()})
@@ -171,8 +175,13 @@ def stage_loss(
     loss, parts = region_loss(error.square().mean(2), *regions)
     if stage.change_weight and stage.frames > 1:
         loss = loss + stage.change_weight * region_loss(changes(error).square().mean(2), *regions)[0]
-    off = lids.loss(error, batch.masks[:, EYES])
-    loss, parts = loss + stage.lid_weight * (weight * off).mean(), parts | {"lids": off.mean().item()}
+    if seen:
+        clean = noising.clean(noisy, made, timestep)
+        with mixed(device, training_dtype(stage.dtype, device)):
+            off = seen.losses(clean, batch.target, batch.portrait, batch.masks, batch.blink)
+        mouth, eyes = (each.mean() for each in off)
+        loss = loss + stage.seen_weight * (stage.mouth_weight * mouth + stage.eyes_weight * eyes)
+        parts |= {"mouth_seen": mouth.item(), "eyes_seen": eyes.item()}
     by_region = {f"region/{name}": value for name, value in parts.items()}
     return loss, by_region | by_noise(error.detach().square().mean((1, 2, 3, 4)), drawn.timestep)
 
