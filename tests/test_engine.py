@@ -9,6 +9,7 @@ import resource
 import shutil
 import threading
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -213,9 +214,11 @@ def test_the_nets_are_one_graph() -> None:
     given, noisy = tiny_conditions(model), torch.randn(1, 12, 4, 8, 8)
     with torch.no_grad():
         conditions = told(model, given)
-        wanted = model.denoise(noisy, torch.tensor([500]), conditions)
+        halves = conditions, replace(conditions, reference=None, audio=None)
+        alone, guided = (model.denoise(noisy, torch.tensor([500]), *each) for each in (halves[:1], halves))
         model.denoising.compile(backend="eager", dynamic=False, fullgraph=True)
-        torch.testing.assert_close(model.denoise(noisy, torch.tensor([500]), conditions), wanted)
+        torch.testing.assert_close(model.denoise(noisy, torch.tensor([500]), conditions), alone)
+        torch.testing.assert_close(model.denoise(noisy, torch.tensor([500]), *halves), guided)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,22 @@ def test_modes_do_not_change_the_result(mode: str) -> None:
         other.denoising.checkpointing = other.reference.checkpointing = True
     for one, two in zip(plain, result(other), strict=True):
         torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("attends", [True, False])
+def test_halves_of_guidance_that_begin_together_end_as_they_do_alone(attends: bool) -> None:
+    model = tiny_model(arch=TINY.model_copy(update={"attention": (attends, True), "told_controls": True}))
+    given, noisy, time = tiny_conditions(model, batch=2), torch.randn(2, 12, 4, 8, 8), torch.tensor([300, 999])
+    guided = told(model, given)
+    free = replace(guided, reference=None, audio=None)
+    begun = []
+    model.denoising.conv_in.register_forward_hook(lambda *_: begun.append(1))
+    with torch.no_grad():
+        together = model.denoise(noisy, time, guided, free)
+        assert len(begun) == 1
+        alone = torch.cat([model.denoise(noisy, time, half) for half in (guided, free)])
+    assert torch.equal(together, alone)
+    assert not torch.equal(*together.chunk(2))
 
 
 @pytest.mark.parametrize("name", ["portrait", "preceding", "speech", "masks", "scales", "noisy", "time"])

@@ -18,10 +18,10 @@ TINY = Architecture(
 )  # fmt: skip
 
 
-def tiny_model(seed: int = 0) -> LinguaLinker:
+def tiny_model(seed: int = 0, arch: Architecture = TINY) -> LinguaLinker:
     """Every weight drawn, so that no zero-initialised layer hides a path."""
     torch.manual_seed(seed)
-    model = LinguaLinker(TINY).eval()
+    model = LinguaLinker(arch).eval()
     with torch.no_grad():
         for value in model.parameters():
             value.add_(0.1 * torch.randn_like(value))

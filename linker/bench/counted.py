@@ -55,10 +55,10 @@ def sampled(
     window = Windows((0,), (0,), torch.empty(1, heard, arch.speech_dim), before, (False,))
     told, free = window_conditions(model, clip, window)
     noisy, time = torch.empty(1, arch.window, *latent), torch.empty(1)
-    single, unguided = (counted(partial(model.denoise, noisy, time, half)) for half in (told, free))
+    single, guided = (counted(partial(model.denoise, noisy, time, *halves)) for halves in ((told,), (told, free)))
     once = counted(partial(window_conditions, model, clip, window))
     frames = {}
     for name, preset in presets.items():
-        step = single if preset.guidance_scale == 1 else single + unguided
+        step = single if preset.guidance_scale == 1 else guided
         frames[name] = (once + preset.steps * step + decoded[preset.decoder]) / arch.window
-    return single + unguided, frames
+    return guided, frames

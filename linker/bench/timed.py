@@ -19,6 +19,7 @@ from linker.model.lingualinker import LinguaLinker
 from linker.model.sample import ClipConditions, Sampling, Windows, advance, sample_windows
 from linker.model.schedule import make_scheduler
 from linker.model.unet import Conditions
+from linker.process import keep_freed_memory
 
 GUIDED = Sampling(4, 2.0)
 REPEATS = 4  # of which the fastest is taken: other users of a machine slow single ones by a third
@@ -121,6 +122,7 @@ def built(size: str, dtype: str) -> Engine:
     settings, device = GenerateSettings(dtype=dtype), torch.device("cpu")
     torch.manual_seed(0)
     torch.set_num_threads(job_cores())
+    keep_freed_memory()
     if size == "mini":
         model, codec = LinguaLinker.from_pretrained(MINI_DIR), mini_codec()
     else:

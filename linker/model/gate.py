@@ -93,10 +93,6 @@ class TransformerBlock(nn.Module):
                     self.attn_ref.to_q.weight.mul_(LOOK_UP_GAIN)
                     self.attn_ref.to_k.weight.copy_(self.attn_ref.to_q.weight)
 
-    def features(self, h_NTC: Tensor) -> Tensor:
-        """What the reference net hands over: its tokens as its own self-attention sees them."""
-        return self.norm1(h_NTC)
-
     def reference_key_value(self, features_BSC: Tensor) -> KeyValue:
         """Keys and values of Eq. 4, once a portrait."""
         return self.attn_ref.key_value(features_BSC, self.place(features_BSC))
@@ -106,7 +102,16 @@ class TransformerBlock(nn.Module):
         return x_NTC + grid_sinusoids(x_NTC.shape[1], x_NTC.shape[2], x_NTC) if self.positions else x_NTC
 
     def forward(self, h_NTC: Tensor, time_NE: Tensor, conditions: LayerConditions | None = None) -> Tensor:
-        h_NTC = h_NTC + self.attn1(self.norm1(h_NTC))
+        return self.told(self.look(h_NTC)[0], time_NE, conditions)
+
+    def look(self, h_NTC: Tensor) -> tuple[Tensor, Tensor]:
+        """The block up to its conditions: self-attention, and the tokens as it sees them, which a reference net hands
+        over."""
+        tokens_NTC = self.norm1(h_NTC)
+        return h_NTC + self.attn1(tokens_NTC), tokens_NTC
+
+    def told(self, h_NTC: Tensor, time_NE: Tensor, conditions: LayerConditions | None) -> Tensor:
+        """The rest of the block: Eqs. 4, 5, 3, 2 and 1 as far as there are conditions, and the feed-forward."""
         if conditions is not None and conditions.reference is not None:
             h_NTC = self.attend_reference(h_NTC, conditions)
         if conditions is not None and conditions.audio is not None:

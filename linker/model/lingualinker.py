@@ -70,13 +70,16 @@ class LinguaLinker(nn.Module):
         """The ranges, where the net is told them; else the masks' areas alone say them, as in the paper."""
         return ranges_BR if self.arch.told_controls else None
 
-    def denoise(self, latents_BFChw: Tensor, timestep_B: Tensor, conditions: Conditions) -> Tensor:
-        """Prediction (B, F, C, h, w) for noisy latents."""
+    def denoise(self, latents_BFChw: Tensor, timestep_B: Tensor, *conditions: Conditions) -> Tensor:
+        """Prediction (B, F, C, h, w) for noisy latents. Of several conditions, which must have the same controls, the
+        predictions (B x conditions, F, C, h, w) one after the other; what they share is computed once."""
         frames = latents_BFChw.shape[1]
         if self.arch.quiet_noise:
             latents_BFChw = latents_BFChw * input_scale(timestep_B)[:, None, None, None, None].to(latents_BFChw)
-        flat, _ = self.denoising(latents_BFChw.flatten(0, 1), timestep_B.repeat_interleave(frames), conditions)
-        return flat.unflatten(0, (-1, frames))
+        noisy, time = latents_BFChw.flatten(0, 1), timestep_B.repeat_interleave(frames)
+        begun = self.denoising.begin(noisy, time, conditions[0]) if len(conditions) > 1 else None
+        made = [self.denoising(noisy, time, each, begun)[0] for each in conditions]
+        return torch.cat(made).unflatten(0, (-1, frames))
 
     def mask_pyramid(self, masks_BRHW: Tensor) -> dict[int, Tensor]:
         """Region masks area-averaged to every resolution that has transformers: side -> (B, T, R)."""

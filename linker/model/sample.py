@@ -116,9 +116,10 @@ def sample_windows(model: LinguaLinker, clips: ClipConditions, windows: Windows,
         if index < round((1 - sampling.background_strength) * sampling.steps):
             latents = hold_background(scheduler, clips, latents, background, timestep)
         time_B = timestep.to(like.device).expand(len(like))
-        velocity = model.denoise(latents, time_B, told).float()
-        if sampling.guidance_scale != 1:
-            unguided = model.denoise(latents, time_B, free).float()
+        if sampling.guidance_scale == 1:
+            velocity = model.denoise(latents, time_B, told).float()
+        else:
+            velocity, unguided = model.denoise(latents, time_B, told, free).float().chunk(2)
             velocity = unguided + sampling.guidance_scale * (velocity - unguided)
         latents = advance(scheduler, velocity, timestep, latents, windows, index)
     latents = eased(latents, windows, model.arch.eased_frames)

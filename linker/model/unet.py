@@ -9,9 +9,9 @@ Shape suffixes: N = batch x frames, B = batch, C = channels, H x W = a latent's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +65,20 @@ class Conditions:
         return LayerConditions(reference, audio, self.masks[round(tokens**0.5)], strength, self.keep)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A pass up to the first place where portrait or speech could matter: what both halves of guidance begin with.
+
+    time_NE: what the net knows of the timestep and the controls;  noisy: after the first convolution;  seen: after the
+    first resnet;  looked: what the first transformer makes of it before it is told anything.
+    """
+
+    time_NE: Tensor
+    noisy_NCHW: Tensor
+    seen_NCHW: Tensor
+    looked: tuple[Tensor, Tensor] | None
+
+
 class SpatialTransformer(nn.Module):
     """Transformer blocks over the places of a feature map; `index` is its place in the net's forward order."""
 
@@ -87,13 +101,20 @@ class SpatialTransformer(nn.Module):
         assert isinstance(block, TransformerBlock)
         return block
 
+    def look(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """What the transformer does before it is told anything: tokens (N, T, C), and those to hand over."""
+        return self.block.look(self.proj_in(self.norm(x_NCHW)).flatten(2).transpose(1, 2))
+
     def forward(
-        self, x_NCHW: Tensor, time_NE: Tensor, conditions: LayerConditions | None = None
+        self,
+        x_NCHW: Tensor,
+        time_NE: Tensor,
+        conditions: LayerConditions | None = None,
+        looked: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> the same, and the tokens that a reference net hands over."""
-        h_NTC = self.proj_in(self.norm(x_NCHW)).flatten(2).transpose(1, 2)
-        tokens_NTC = self.block.features(h_NTC)
-        h_NTC = self.block(h_NTC, time_NE, conditions)
+        """(N, C, H, W) -> the same, and the tokens that a reference net hands over; `looked`: what `look` gives."""
+        h_NTC, tokens_NTC = looked or self.look(x_NCHW)
+        h_NTC = self.block.told(h_NTC, time_NE, conditions)
         return x_NCHW + self.proj_out(h_NTC.transpose(1, 2).reshape(x_NCHW.shape)), tokens_NTC
 
 
@@ -165,16 +186,30 @@ class UNet(nn.Module):
         """In forward order: the order of Conditions.preceding; empty at the reference net."""
         return [m for stage in self.stages() for m in getattr(stage, "motion_modules", ())]
 
+    def begin(self, latents_NCHW: Tensor, timestep_N: Tensor, conditions: Conditions | None = None) -> Begun:
+        """The part of a pass that depends on neither portrait nor speech, nor on the preceding frames."""
+        time_NE, stage = self._embedded(timestep_N, conditions), next(self.stages())
+        noisy = self.conv_in(latents_NCHW)
+        seen = self._run(stage.resnets[0], noisy, time_NE)
+        looked = self._run(stage.attentions[0].look, seen) if hasattr(stage, "attentions") else None
+        return Begun(time_NE, noisy, seen, looked)
+
     def forward(
-        self, latents_NCHW: Tensor, timestep_N: Tensor, conditions: Conditions | None = None
+        self,
+        latents_NCHW: Tensor,
+        timestep_N: Tensor,
+        conditions: Conditions | None = None,
+        begun: Begun | None = None,
     ) -> tuple[Tensor, Features]:
+        """`begun`: what `begin` gives for the same latents, timesteps and controls."""
         features = Features()
-        time_NE = self._embedded(timestep_N, conditions)
-        x = self.conv_in(latents_NCHW)
+        begun = begun or self.begin(latents_NCHW, timestep_N, conditions)
+        time_NE, x = begun.time_NE, begun.noisy_NCHW
         skips = [x]
         for stage in self.down_blocks:  # down: keep what every layer saw
             for layer in range(len(stage.resnets)):
-                x = self._layer(stage, layer, x, time_NE, conditions, features)
+                first = begun if len(skips) == 1 else None
+                x = self._layer(stage, layer, x, time_NE, conditions, features, first)
                 skips.append(x)
             if hasattr(stage, "downsamplers"):
                 x = stage.downsamplers[0](x)
@@ -197,15 +232,22 @@ class UNet(nn.Module):
         return time_NE + asked_BE.repeat_interleave(len(time_NE) // len(asked_BE), dim=0)
 
     def _layer(
-        self, stage: Stage, layer: int, x: Tensor, time_NE: Tensor, conditions: Conditions | None, features: Features
+        self,
+        stage: Stage,
+        layer: int,
+        x: Tensor,
+        time_NE: Tensor,
+        conditions: Conditions | None,
+        features: Features,
+        begun: Begun | None = None,
     ) -> Tensor:
         """Resnet, then transformer and temporal module if the stage has them; what they saw goes into `features`."""
-        x = self._run(stage.resnets[layer], x, time_NE)
+        x = begun.seen_NCHW if begun else self._run(stage.resnets[layer], x, time_NE)
         if hasattr(stage, "attentions"):
             transformer = stage.attentions[layer]
             tokens = x.shape[-1] * x.shape[-2]
             told = None if conditions is None else conditions.layer(transformer.index, tokens)
-            x, seen = self._run(transformer, x, time_NE, told)
+            x, seen = self._run(transformer, x, time_NE, told, begun.looked if begun else None)
             features.tokens.append(seen)
         features.maps.append(x)
         if conditions is not None and conditions.preceding is not None:
@@ -213,7 +255,7 @@ class UNet(nn.Module):
             x = self._run(module, x, conditions.preceding[module.index], conditions.batch)
         return x
 
-    def _run(self, module: nn.Module, *arguments: object) -> Tensor:
+    def _run(self, module: Callable[..., Any], *arguments: object) -> Any:
         """Call a module, recomputing it in the backward pass when `checkpointing` (same result, less memory)."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(module, *arguments, use_reentrant=False)
