@@ -1,7 +1,8 @@
-"""What a checkpoint's picture is worth, in figures: sync, identity, controls, joins. On drawn portraits, voices and
-languages never trained on.
+"""What a checkpoint's picture is worth, in figures: sync, identity, controls, joins, drift. On drawn portraits, voices
+and languages never trained on.
 
-PYTHONPATH=. python tests/figures.py [--weights FOLDER] [--clips 40] [--controls 6] [--preset balanced] [--json FILE]
+PYTHONPATH=. python tests/figures.py [--weights FOLDER] [--clips 40] [--controls 6] [--long 3] [--preset balanced]
+[--json FILE]
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ UNHEARD = {  # languages that training never heard: eSpeak's voice, and what is 
 LIDS = ((159, 145), (386, 374))  # of the face mesh: upper and lower lid of each eye
 STEADY = (33, 133, 362, 263, 168, 6, 197, 195)  # corners of the eyes and the bridge of the nose
 WINDOW = 12  # frames between two joins
+SPOKEN_S, LONG_S = (2.6, 3.0), (60.0, 60.5)  # of a clip, and of one that may drift
 LAGS = range(-3, 4)
 REGIONS = ("head", "mouth", "eyes")
 Try = tuple[str, str, float]  # "scales" or "ranges", a region, its value
@@ -94,7 +96,7 @@ class Prepared:
         return cv2.warpAffine(self.portrait.render(held)[0], place, (side, side), borderMode=cv2.BORDER_REPLICATE)
 
 
-def prepare(number: int, folder: Path) -> Prepared:
+def prepare(number: int, folder: Path, duration_s: tuple[float, float] = SPOKEN_S) -> Prepared:
     """Every fifth clip speaks a language that training never heard."""
     from linker.audio import normalize_audio
     from linker.face import crop_face, extract_masks
@@ -110,7 +112,7 @@ def prepare(number: int, folder: Path) -> Prepared:
     voices = {language: voice for language, (voice, _) in UNHEARD.items()}
     said = {language: sentences for language, (_, sentences) in UNHEARD.items()}
     with mock.patch.dict(speech_module.VOICES, voices), mock.patch.dict(texts.SENTENCES, said):
-        speech = random_speech(seed, unheard, duration_s=(2.6, 3.0))
+        speech = random_speech(seed, unheard, duration_s=duration_s)
     write_wav(here / "speech.wav", speech.samples, 16_000)
     limits, face = LimitSettings(), FaceSettings()
     crop_face(here / "portrait.png", here / "face.png", here / "crop.json", "", face, limits)
@@ -145,8 +147,15 @@ def generated(
     prepared: list[Prepared], folder: Path, settings: GenerateSettings, name: str, **changes: Any
 ) -> list[Seen]:
     """The prepared rows, with some of their fields changed, through the real step."""
-    from linker.generate import generate
     from linker.media import read_frames
+
+    videos = made(prepared, folder, settings, name, **changes)
+    return [look(np.stack(list(read_frames(video)))) for video in videos]
+
+
+def made(prepared: list[Prepared], folder: Path, settings: GenerateSettings, name: str, **changes: Any) -> list[Path]:
+    """Their videos."""
+    from linker.generate import generate
     from linker.records import read_json, write_json
 
     rows = [each.row | {"clip": f"{each.row['clip']}-{name}", "preset": settings.preset} | changes for each in prepared]
@@ -154,7 +163,7 @@ def generated(
     write_json(listing, {"shard": name, "rows": rows})
     generate(listing, ledger, settings)
     entries = read_json(ledger)["rows"]
-    return [look(np.stack(list(read_frames(folder / entries[row["clip"]]["video"])))) for row in rows]
+    return [folder / entries[row["clip"]]["video"] for row in rows]
 
 
 def sync_of(prepared: list[Prepared], seen: list[Seen]) -> dict[str, Any]:
@@ -285,11 +294,35 @@ def joins_of(seen: list[Seen]) -> float:
     return float(np.mean(at_joins) / np.mean(inside))
 
 
+def drift_of(folder: Path, settings: GenerateSettings, clips: int) -> dict[str, float]:
+    """Line 4, over a minute: how far the last second is from the first in sharpness and in colour (of the channel that
+    differs most), as shares; of the clip that is farthest."""
+    prepared = [prepare(number, folder, LONG_S) for number in range(clips)]
+    videos = made(prepared, folder, settings, "long")
+    ends = [ends_of(video, each) for video, each in zip(videos, prepared, strict=True)]
+    apart = np.array([np.abs(last / first - 1) for first, last in ends])
+    return {"sharpness": float(apart[:, 0].max()), "colour": float(apart[:, 1:].max())}
+
+
+def ends_of(video: Path, prepared: Prepared) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(sharpness, red, green, blue) of the face outside mouth and eyes, in the first and in the last second."""
+    from linker.config import FPS
+    from linker.media import read_frames
+
+    measured, inside = [], None
+    for frame in read_frames(video):
+        inside = face_alone(prepared.folder / "masks.npz", len(frame)) if inside is None else inside
+        detail = cv2.Laplacian(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), cv2.CV_32F)[inside].std()
+        measured.append([detail, *frame[inside].mean(0)])
+    return np.mean(measured[:FPS], 0), np.mean(measured[-FPS:], 0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default="mini")
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--controls", type=int, default=6, help="clips with which every control is tried")
+    parser.add_argument("--long", type=int, default=3, help="clips of a minute")
     parser.add_argument("--preset", default=GenerateSettings().preset)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--json", type=Path)
@@ -303,6 +336,8 @@ def main() -> None:
         figures |= {"sync": sync_of(prepared, seen), "ssim": identity_of(prepared, seen), "joins": joins_of(seen)}
     if given.controls:
         figures["controls"] = controls_of(prepared[: given.controls], folder, settings)
+    if given.long:
+        figures["drift"] = drift_of(folder / "long", settings, given.long)
     text = json.dumps(figures, indent=1, default=float)
     print(text)
     if given.json:

@@ -29,6 +29,7 @@ CALMEST = 0.4  # of the motion in a window's preceding frames against the truth
 LIVELY_OF = 12  # starts of a window of which the one with the liveliest lids is taken
 LIVELY_SHARE = 0.7  # of windows that are taken so
 ACTING = ("scales", "ranges")  # of head, mouth and eyes; footage has none and is taken as it is
+ENCODED = 2  # kind of encoded videos; raise it when what they hold changes: others are encoded anew
 DRAWN = (*ACTING, "blink")  # what drawn videos know beside pictures and sound
 
 

@@ -32,7 +32,7 @@ from linker.train import codec as codec_module
 from linker.train import critic as critic_module
 from linker.train import speech as speech_module
 from linker.train.curves import draw_curves
-from linker.train.dataset import encode_clip, keep_only, latent_deviation, portrait_of
+from linker.train.dataset import ENCODED, encode_clip, keep_only, latent_deviation, portrait_of
 from linker.train.dataset import encode_videos as encode_range
 from linker.train.footage import Segment, decoded, read_segments
 from linker.train.journal import read_metrics
@@ -80,7 +80,7 @@ def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> Non
     networks = " ".join(
         sha256_file(path) for part in (codec, speech) for path in sorted(part.parent.glob("*.safetensors"))
     )
-    keep_only(encoded.parent, f"{sha256_file(videos)} {networks}")
+    keep_only(encoded.parent, f"{ENCODED} {sha256_file(videos)} {networks}")
     encode_range(videos.parent, net, encoder, encoded.parent)
     write_json(encoded, {"latent_std": latent_deviation(encoded.parent)})
 
@@ -134,7 +134,7 @@ def encode_segments(
 
 def clear_cache(cache: Path, keys: set[str], networks: str) -> None:
     """Forget what other networks encoded, and segments that are no longer there."""
-    keep_only(cache, networks)
+    keep_only(cache, f"{ENCODED} {networks}")
     for path in cache.glob("*.npz"):
         if path.stem not in keys:
             path.unlink()
