@@ -39,6 +39,11 @@ UNHEARD = {  # languages that training never heard: eSpeak's voice, and what is 
     "sv": ("sv", ("God morgon, hur mår du idag?", "Båten går varje kväll över sundet.")),
     "id": ("id", ("Selamat pagi, apa kabar hari ini?", "Museum ini dibuka setiap pagi pukul sembilan.")),
 }
+UNHEARD_VARIANTS = (  # of eSpeak's voices, none of which training heard
+    "Alex", "Andrea", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Lee", "Mario", "adam", "anika", "aunty", "belinda",
+    "david", "edward", "grandma", "m8", "marcelo", "miguel", "norbert", "pablo", "paul", "quincy", "sandro", "victor",
+)  # fmt: skip
+UNHEARD_EVERY = 4  # clips, of which one speaks a language that training never heard
 
 LIDS = ((159, 145), (386, 374))  # of the face mesh: upper and lower lid of each eye
 STEADY = (33, 133, 362, 263, 168, 6, 197, 195)  # corners of the eyes and the bridge of the nose
@@ -97,7 +102,7 @@ class Prepared:
 
 
 def prepare(number: int, folder: Path, duration_s: tuple[float, float] = SPOKEN_S) -> Prepared:
-    """Every fifth clip speaks a language that training never heard."""
+    """Every clip has a voice that training never heard, every fourth a language that it never heard."""
     from linker.audio import normalize_audio
     from linker.face import crop_face, extract_masks
     from linker.media import write_wav
@@ -108,10 +113,15 @@ def prepare(number: int, folder: Path, duration_s: tuple[float, float] = SPOKEN_
     here.mkdir(parents=True)
     portrait = draw_portrait(seed, style, 512)
     Image.fromarray(portrait.render(rest(1))[0]).save(here / "portrait.png")
-    unheard = sorted(UNHEARD)[number // 5 % len(UNHEARD)] if number % 5 == 4 else None
+    row, last = divmod(number, UNHEARD_EVERY)
+    unheard = sorted(UNHEARD)[row % len(UNHEARD)] if last == UNHEARD_EVERY - 1 else None
     voices = {language: voice for language, (voice, _) in UNHEARD.items()}
     said = {language: sentences for language, (_, sentences) in UNHEARD.items()}
-    with mock.patch.dict(speech_module.VOICES, voices), mock.patch.dict(texts.SENTENCES, said):
+    with (
+        mock.patch.dict(speech_module.VOICES, voices),
+        mock.patch.dict(texts.SENTENCES, said),
+        mock.patch.object(speech_module, "VARIANTS", UNHEARD_VARIANTS),
+    ):
         speech = random_speech(seed, unheard, duration_s=duration_s)
     write_wav(here / "speech.wav", speech.samples, 16_000)
     limits, face = LimitSettings(), FaceSettings()
@@ -127,14 +137,16 @@ def prepare(number: int, folder: Path, duration_s: tuple[float, float] = SPOKEN_
 
 
 def look(frames: NDArray[np.uint8]) -> Seen:
-    """Measure every frame; a frame without a face repeats the one before."""
+    """Measure every frame; one without a face repeats the one before, the first ones the next. Raises ValueError where
+    no frame has a face."""
     from linker.face_models import find_landmarks
 
-    side, found = frames.shape[1], []
-    for frame in frames:
-        points = find_landmarks(frame, (0, 0, side, side))
-        found.append(found[-1] if points is None and found else points)
-    points = np.array(found, np.float64)
+    side = frames.shape[1]
+    found = [find_landmarks(frame, (0, 0, side, side)) for frame in frames]
+    last = next((points for points in found if points is not None), None)
+    if last is None:
+        raise ValueError("no frame has a face")
+    points = np.array([last := last if each is None else each for each in found], np.float64)
     height = np.median(np.linalg.norm(points[:, CHIN] - points[:, FOREHEAD], axis=1))
     mouth = np.linalg.norm(points[:, LOWER_LIP] - points[:, UPPER_LIP], axis=1) / height
     lids = np.mean([np.linalg.norm(points[:, a] - points[:, b], axis=1) for a, b in LIDS], 0) / height
@@ -246,8 +258,11 @@ def face_alone(masks: Path, side: int) -> NDArray[np.bool_]:
 
 def turns_of(prepared: Prepared, side: int) -> dict[Turn, NDArray[np.float64]]:
     """The face mesh's points of the true portrait for every turn of the head, where it sees one."""
-    seen = {turn: prepared.frame(0, side, turn) for turn in TURNS}
-    return {turn: look(picture[None]).points[0] for turn, picture in seen.items()}
+    found = {}
+    for turn in TURNS:
+        with suppress(ValueError):  # turned too far to be found
+            found[turn] = look(prepared.frame(0, side, turn)[None]).points[0]
+    return found
 
 
 def posed(points: NDArray[np.float64], like: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
