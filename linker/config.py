@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from linker.errors import SettingsError
 
@@ -18,6 +18,9 @@ SAMPLE_RATE_HZ = 16_000  # what the speech encoder hears
 FACE_PX = 512  # side of the square portrait crop
 EYES_Y, MOUTH_Y = 0.4375, 0.672  # where crops have their eyes and mouth, in training and at work, shares of the side
 REGIONS = ("head", "mouth", "eyes")  # the order of every per-region tensor
+MEASURED = 3  # form of what curation measures of a video: raise it when that changes, and all are measured again
+DRAWN = 3  # form of drawn training videos, and
+ENCODED = 3  # of encoded ones: raise them when what they hold changes, and all are made anew
 PACKAGE_DIR = Path(__file__).resolve().parent
 ROOT_DIR = PACKAGE_DIR.parent
 MINI_DIR = ROOT_DIR / "workflow" / "resources" / "mini"
@@ -275,7 +278,7 @@ class TrainSettings(Group):
         "", description="checkpoint folder to start from ('mini' = the embedded one); its codec and speech encoder stay"
     )
     shards: str = Field("", description="folder of shards that curate wrote, in place of drawn videos; needs `start`")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="of first weights, draws and noise")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="of both stages' first weights, draws and noise")
     data_seed: int = Field(0, ge=0, le=2**31 - 1, description="of the first drawn video; the next ones follow")
     videos: int = Field(1600, ge=4, le=1_000_000, description="drawn training videos of about 2 s")
     stills: str = Field(
@@ -315,8 +318,10 @@ class CurateSettings(Group):
     max_video_s: float = Field(3600, ge=1, le=36_000, description="longest accepted video, seconds")
     max_video_mb: float = Field(20_000, gt=0, le=1_000_000, description="largest accepted video, megabytes")
     min_fps: float = Field(20, ge=1, le=120, description="slowest accepted frame rate")
-    min_segment_s: float = Field(3, ge=1.5, le=60, description="shortest segment, seconds")
-    max_segment_s: float = Field(20, ge=3, le=120, description="longest segment, seconds")
+    min_segment_s: float = Field(3, ge=3, le=60, description="shortest segment, seconds")
+    max_segment_s: float = Field(
+        20, ge=6, le=120, validate_default=True, description="longest segment, seconds; at least twice the shortest"
+    )
     min_face_px: float = Field(80, ge=16, le=4096, description="cut: smallest face height, source pixels")
     max_yaw: float = Field(0.8, gt=0, le=1, description="cut: sine of the turn from which a face is a profile")
     occlusion: float = Field(0.18, gt=0, le=1, description="stage 1: share of the face that may be covered")
@@ -329,11 +334,21 @@ class CurateSettings(Group):
     flicker: float = Field(3.0, gt=0, le=255, description="stage 4: unsteadiness of the light, grey levels of 255")
     splice: float = Field(0.1, gt=0, le=10, description="stage 4: leap of the face between frames, face heights")
     frozen_s: float = Field(0.2, gt=0, le=60, description="stage 4: longest stretch of equal frames, seconds")
+    repeated: float = Field(0.25, gt=0, le=1, description="stage 4: share of frames that repeat the one before")
     sharpness: float = Field(0.02, ge=0, le=10, description="stage 4: least sharpness of the face")
     blocks: float = Field(0.6, gt=0, le=100, description="stage 4: block edges of heavy compression")
     max_qp: float = Field(40, gt=0, le=52, description="stage 4: H.264's quantiser of heavy compression; 52 = any")
     syncnet: str = Field("", description="SyncNet's weights (a .model or .safetensors file); empty = our own critic")
     syncnet_confidence: float = Field(3.0, ge=0, le=100, description="stage 3: least Sync-C where SyncNet judges")
+
+    @field_validator("max_segment_s")
+    @classmethod
+    def _can_be_halved(cls, most: float, told: ValidationInfo) -> float:
+        """A stretch a little longer than the longest segment is cut into two that are long enough."""
+        least = told.data.get("min_segment_s", 0)
+        if most < 2 * least:
+            raise ValueError(f"must be at least twice min_segment_s, {2 * least:g}")
+        return most
 
 
 class Settings(Group):

@@ -114,7 +114,7 @@ def _wrong(cells: Any, folder: Path) -> list[tuple[str, str]]:
     value = cells.get("video") or ""
     if not value:
         wrong.append(("video", "is empty; type the file's path"))
-    elif not _CONTROL.search(value) and not Path(folder, value).is_file():
+    elif not _CONTROL.search(value) and not os.path.isfile(Path(folder, value)):
         wrong.append(("video", f"{value!r}: no such file below {folder}"))
     return wrong
 

@@ -135,7 +135,7 @@ def _file_fault(path: Path, value: str) -> str:
         return f"{value!r} holds control characters; rename the file"
     if re.match(r"[a-z]+://", value):
         return f"{value} is an address; download it and type the path of the file"
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, this bears names of any length
         return f"{path} does not exist{_neighbour(path)}; type a path relative to the manifest's folder or absolute"
     if not path.is_file():
         return f"{path} is not a regular file; type the path of one file"

@@ -22,7 +22,8 @@ LIKE = 0.02  # by which the shape of a picture may change with its size
 @dataclass(frozen=True)
 class Tick:
     """`frame` uint8 (H, W, 3) RGB, upright; `source` the number of the file's own frame that is seen; `scale` pixels
-    of `frame` a pixel of the file's; `qp` H.264's quantiser of that frame, 0 (lossless) to 51, NaN of other codecs."""
+    of `frame` a pixel of the file's, made square; `qp` H.264's quantiser of that frame, 0 (lossless) to 51, NaN of
+    other codecs."""
 
     frame: np.ndarray
     source: int
@@ -42,13 +43,14 @@ class Clocks:
 def ticks(path: Path, longest_px: int | None = None, fps: int = FPS, most_s: float = math.inf) -> Iterator[Tick]:
     """Frame n is the last one of the file that starts before (n + 1/2) / fps, counted from its first; streamed.
 
-    `longest_px` shrinks larger pictures; where the size changes midway, the first one's is kept. Raises Undecodable for
-    what cannot be read, whose clock leaps, or that lasts longer than `most_s` whatever its container states.
+    Pixels are made square, as players show them; `longest_px` shrinks larger pictures; where the size changes midway,
+    the first one's is kept. Raises Undecodable for what cannot be read, whose clock leaps, or that lasts longer than
+    `most_s` whatever its container states.
     """
     shown: Tick | None = None
-    size = shape = (0, 0)
+    size = shape = square = (0, 0)
     count, until_s = 0, 0.0
-    for number, (frame, start_s, end_s) in enumerate(_timed(path)):
+    for number, (frame, start_s, end_s, shown_wider) in enumerate(_timed(path)):
         if start_s > most_s:
             raise Undecodable("too_long", f"{plain(path)}: over {most_s:.0f} s, at most {most_s:g}; split it")
         while shown is not None and (count + 0.5) / fps <= start_s:
@@ -56,16 +58,18 @@ def ticks(path: Path, longest_px: int | None = None, fps: int = FPS, most_s: flo
             count += 1
         if shown is None:
             shape = (frame.width, frame.height)
-            size = _shrunk(shape, longest_px)
+            square = (round(frame.width * shown_wider), frame.height)
+            size = _shrunk(square, longest_px)
         _check_shape(path, shape, frame)
-        shown, until_s = Tick(_picture(frame, size), number, size[0] / shape[0], _quantiser(frame)), end_s
+        shown, until_s = Tick(_picture(frame, size), number, size[0] / square[0], _quantiser(frame)), end_s
     while shown is not None and (count + 0.5) / fps <= until_s:
         yield shown
         count += 1
 
 
-def _timed(path: Path) -> Iterator[tuple[Any, float, float]]:
-    """Decoded frames with when they start and end, seconds from the first; frames without a time follow the last."""
+def _timed(path: Path) -> Iterator[tuple[Any, float, float, float]]:
+    """Decoded frames with when they start and end, seconds from the first, and how much wider than high a pixel is;
+    frames without a time follow the last."""
     with opened(path) as container:
         streams = moving_pictures(container)
         if not streams:
@@ -82,7 +86,7 @@ def _timed(path: Path) -> Iterator[tuple[Any, float, float]]:
             if not -MOST_BACK_S <= start_s - before_s <= MOST_GAP_S:
                 raise Undecodable("clock", f"{plain(path)}: its clock leaps from {before_s:.1f} s to {start_s:.1f} s")
             end_s = start_s + step_s
-            yield frame, start_s, end_s
+            yield frame, start_s, end_s, float(stream.sample_aspect_ratio or 1)
     if first_s is None:
         raise Undecodable("undecodable", f"{plain(path)}: not one picture could be decoded")
 

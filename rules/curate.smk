@@ -44,7 +44,8 @@ rule measure_video:
         runtime=240,
     params:
         settings=measuring(),
-        form=2,  # of what is measured: a video that an older release measured is measured again
+        form=MEASURED,
+        source=video_identity,
         limits=token(SETTINGS.limits),
     message:
         "measure_video {wildcards.video}"
@@ -125,7 +126,7 @@ rule judge_video:
         runtime=60,
     params:
         settings=token(SETTINGS.curate),
-        form=2,  # of judging: what an older release judged is judged again
+        form=3,  # of judging: what an older release judged is judged again
     message:
         "judge_video {wildcards.video}"
     shell:
@@ -205,6 +206,7 @@ rule measure_check:
     params:
         videos=CHECK_VIDEOS,
         shares=CHECK_SHARES,
+        form=MEASURED,
     message:
         "measure_check {wildcards.share}"
     shell:

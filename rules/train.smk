@@ -17,6 +17,7 @@ rule draw_videos:
         "../environment.yml"
     params:
         settings=training("videos", "data_seed", "stills"),
+        form=DRAWN,
     message:
         "draw_videos"
     shell:
@@ -79,6 +80,8 @@ rule encode_videos:
     conda:
         "../environment.yml"
     threads: launched_threads()
+    params:
+        form=ENCODED,
     message:
         "encode_videos"
     shell:
@@ -100,6 +103,8 @@ rule encode_footage:
     conda:
         "../environment.yml"
     threads: launched_threads()
+    params:
+        form=ENCODED,
     message:
         "encode_footage"
     shell:

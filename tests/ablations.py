@@ -65,7 +65,8 @@ def train(variant: Variant, training: Path, folder: Path, steps: int, stage1_ste
     """Train a variant from nothing; `folder` becomes a checkpoint."""
     torch.manual_seed(0)
     encoded, parts = training / "encoded", training / "weights"
-    told = read_json(encoded / "encoded.json") | ({"eased_frames": 0} if variant.forgets else {})
+    told = {"latent_std": read_json(encoded / "encoded.json")["latent_std"]}
+    told |= {"eased_frames": 0} if variant.forgets else {}
     model = LinguaLinker(Architecture.model_validate(MINI.model_dump() | told))
     if variant.masks_only:
         for name, value in model.named_parameters():

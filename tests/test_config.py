@@ -38,6 +38,7 @@ def test_tokens_do_not_depend_on_the_order_of_keys() -> None:
         ({"finishing": {}}, "finishing"),
         ({"finish": {"crf": 99}}, "finish.crf"),
         ({"finish": {"crf": "many"}}, "finish.crf"),
+        ({"curate": {"min_segment_s": 12}}, "curate.max_segment_s: Value error, must be at least twice min_segment_s"),
     ],
 )
 def test_a_wrong_setting_is_named(values: dict[str, object], told: str) -> None:

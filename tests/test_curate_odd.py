@@ -27,13 +27,15 @@ SETTINGS, LIMITS = CurateSettings(), LimitSettings()
 
 
 def write(path: Path, sizes: list[tuple[int, int]], times: list[float] | None = None, **stream: Any) -> Path:
-    """A video of drifting greys, a frame of each size (width, height) at each time (25 a second)."""
+    """A video of drifting greys, a frame of each size (width, height) at each time (25 a second); `wider`: how much
+    wider than high its pixels are."""
     with av.open(str(path), "w") as container:
         chosen = {"codec_name": "mpeg2video", "pix_fmt": "yuv420p", **stream}
         video = container.add_stream(chosen["codec_name"], rate=25)
         (video.width, video.height), video.pix_fmt = sizes[0], chosen["pix_fmt"]
         video.options = chosen.get("options", {})
         video.codec_context.time_base = Fraction(1, 25)
+        video.codec_context.sample_aspect_ratio = chosen.get("wider", Fraction(1))
         for number, (width, height) in enumerate(sizes):
             picture = np.add.outer(np.arange(height), np.arange(width) + 3 * number) % 256
             frame = av.VideoFrame.from_ndarray(np.repeat(picture[..., None], 3, 2).astype(np.uint8), format="rgb24")
@@ -120,6 +122,15 @@ def test_pixels_of_four_k_are_the_files_own(tmp_path: Path) -> None:
     assert tuple(looked.size) == (360, 640)
 
 
+def test_oblong_pixels_are_made_square(tmp_path: Path) -> None:
+    video = write(tmp_path / "a.mp4", [(240, 180)] * 10, codec_name="libx264", wider=Fraction(4, 3))
+    (whole, *_), (small, *_) = ticks(video), ticks(video, 160)
+    assert (whole.frame.shape, whole.scale) == ((180, 320, 3), 1)
+    assert (small.frame.shape, small.scale) == ((90, 160, 3), 0.5)
+    assert kind(measured(video)) == "None"
+    assert tuple(Measures.load(tmp_path / "measures.npz").size) == (180, 320)
+
+
 def test_ten_bits_are_measured(tmp_path: Path) -> None:
     facts = measured(write(tmp_path / "a.mp4", [(96, 64)] * 10, codec_name="libx264", pix_fmt="yuv420p10le"))
     assert (kind(facts), facts["video"]["pix_fmt"]) == ("None", "yuv420p10le")
@@ -187,6 +198,7 @@ def test_refused_hours_are_hours_of_footage(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "verdicts.json").read_text())
     assert (told["duration_s"], told["verdicts"][0]["kind"]) == (pytest.approx(2, abs=0.1), "too_long")
     (refused,) = in_order(Video("a", whole), told)
+    assert refused.hours == pytest.approx(2 / 3600, abs=1e-4)
     rows = count([refused], told["duration_s"] / 3600)
     assert (rows[0]["hours"], rows[1]["overall"]) == (pytest.approx(2 / 3600, abs=1e-4), 0)
 

@@ -274,6 +274,7 @@ def test_fades_and_dissolves_are_told_from_motion() -> None:
         ({"luma": 120 + 12 * (-1.0) ** np.arange(100), "luma_outside": 120 + 12 * (-1.0) ** np.arange(100)}, "flicker"),
         ({"change": np.where((np.arange(100) // 20) == 2, 0.0, 1.0)}, "frozen"),
         ({"source": HELD, "change": np.where(np.diff(HELD, prepend=-1), 1.0, 0.0)}, "frozen"),
+        ({"change": np.where(np.arange(100) % 2, 0.0, 1.0)}, "repeated"),  # 12.5 frames a second
         ({"sharpness": np.full(100, 0.004)}, "blur"),
         ({"blocks": np.full(20, 3.0)}, "blocks"),
         ({"qp": np.full(100, 45.0)}, "quantised"),

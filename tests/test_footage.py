@@ -48,11 +48,11 @@ def test_a_list_carries_licence_source_and_person(tmp_path: Path, name: str) -> 
 
 def test_every_bad_line_is_named_and_the_good_ones_stay(tmp_path: Path) -> None:
     (tmp_path / "good.mp4").write_text("x")
-    lines = ["video,licence", "good.mp4,MIT", "gone.mp4,", ",MIT", "good.mp4,again", 'bad\x01.mp4,"x"']
+    lines = ["video,licence", "good.mp4,MIT", "gone.mp4,", ",MIT", "good.mp4,again", 'bad\x01.mp4,"x"', f"{'x' * 300},"]
     (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
     footage = read_footage(tmp_path / "list.csv")
     assert [video.path.name for video in footage.videos] == ["good.mp4"]
-    assert [fault.line for fault in footage.faults] == [3, 4, 5, 6]
+    assert [fault.line for fault in footage.faults] == [3, 4, 5, 6, 7]
     assert "twice" in str(footage.faults[2])
 
 

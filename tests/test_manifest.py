@@ -57,6 +57,7 @@ def one(write: Write, column: str, value: str) -> list[Fault]:
         ("range_eyes", "inf", "0.1 to 4"),
         ("face", "left", "x0,y0,x1,y1"),
         ("face", "100", "index"),
+        ("portrait", "x" * 300, "does not exist"),
         ("face", "30,10,20,40", "x0,y0,x1,y1"),
         ("preset", "drafty", "did you mean draft?"),
         ("title", "x" * 501, "at most 500"),

@@ -25,6 +25,7 @@ from linker.train import steps
 from linker.train.dataset import CALMEST, Windows, liveliness, quickness, union
 from linker.train.fit import Diverged, Plan, fit, rate_at
 from linker.train.losses import BLINKS, Noising, changes, evened, masked_mean, region_loss
+from linker.train.presets import deciding
 from linker.train.speech import filter_bank
 from linker.train.stages import choose_parameters, stage_1, stage_2, train_stage
 
@@ -232,6 +233,14 @@ def test_stages_train_what_the_paper_says() -> None:
     assert all("motion" in n or "attn2" in n or ".gate." in n or n.startswith("audio.") or "norm2" in n for n in paper)
     assert not [name for name in paper if name.startswith("reference.")]
     assert second == {name for name, _ in model.named_parameters()}
+
+
+def test_what_decides_a_step_begins_a_stage_anew() -> None:
+    plain = TrainSettings()
+    for changed in ({"seed": 1}, {"learning_rate": 1e-5}, {"accumulate": 2}, {"stage2_batch": 4}, {"dtype": "float32"}):
+        assert deciding(plain, "stage2") != deciding(plain.model_copy(update=changed), "stage2")
+    for kept in ({"stage2_steps": 9}, {"stage1_batch": 4}, {"save_every": 9}, {"sample_every": 0}):
+        assert deciding(plain, "stage2") == deciding(plain.model_copy(update=kept), "stage2")
 
 
 SHORT = TrainSettings(stage1_steps=3, stage1_batch=2, stage2_steps=3, stage2_batch=1)

@@ -12,7 +12,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from linker.config import CRITIC_DIR, MINI_DIR, ROOT_DIR, token
+from linker.config import CRITIC_DIR, DRAWN, ENCODED, MEASURED, MINI_DIR, ROOT_DIR, token
 from linker.footage import read_footage
 from linker.layers import anchored, settings_of
 from linker.manifest import read_manifest
@@ -241,6 +241,11 @@ def told_identity(wildcards):
 def video_source(wildcards):
     """The file of a piece of footage."""
     return str(VIDEOS[wildcards.video].path)
+
+
+def video_identity(wildcards):
+    """What tells whether a piece of footage is still the same file."""
+    return identity(video_source(wildcards))
 
 
 def of_videos(name):

@@ -31,8 +31,8 @@ def judge_coherence(video: str, segment: Segment, measures: Measures, settings: 
 
 _WORDS = {
     "camera": "the background moves", "objects": "something moves beside the head", "flicker": "the light flickers",
-    "splice": "a splice", "frozen": "frames are frozen or repeated", "blur": "the face is blurred",
-    "blocks": "heavy compression", "quantised": "heavy compression of a smoothed kind",
+    "splice": "a splice", "frozen": "frames are frozen", "repeated": "frames are repeated",
+    "blur": "the face is blurred", "blocks": "heavy compression", "quantised": "heavy compression of a smoothed kind",
 }  # fmt: skip
 
 
@@ -42,13 +42,14 @@ def disturbances(measures: Measures, segment: Segment, settings: CurateSettings)
     camera, objects = _after_first(measures.camera[span]), _after_first(measures.objects[span])
     soft = np.nanmedian(measures.sharpness[span]) if np.isfinite(measures.sharpness[span]).any() else np.inf
     looks = measures.blocks[segment.first // EVERY : -(-segment.last // EVERY)]
-    length = segment.last - segment.first
+    length, still = segment.last - segment.first, _after_first(measures.change[span] < EQUAL).astype(bool)
     return {
         "camera": sustained(camera, HOLD) / settings.camera,
         "objects": sustained(objects, HOLD) / settings.objects,
         "flicker": flicker(measures.luma_outside[span], measures.luma[span]) / settings.flicker,
         "splice": splices(measures, segment) / settings.splice,
-        "frozen": frozen_s(measures, segment) / settings.frozen_s,
+        "frozen": frozen_s(still) / settings.frozen_s,
+        "repeated": np.full(length, float(still.mean()) / settings.repeated),
         "blur": np.full(length, settings.sharpness / max(float(soft), 1e-6)),
         "blocks": np.full(length, float(np.median(looks)) / settings.blocks),
         "quantised": np.full(length, float(np.median(measures.qp[span])) / settings.max_qp),
@@ -78,11 +79,9 @@ def splices(measures: Measures, segment: Segment) -> np.ndarray:
     return np.asarray(np.maximum(step - 2 * median_filter(step, 9, mode="nearest"), 0))
 
 
-def frozen_s(measures: Measures, segment: Segment) -> np.ndarray:
-    """(T,) seconds that a stretch of equal frames lasts, the file's own or one that its clock holds; what a slower
-    frame rate repeats is a stretch of one frame."""
-    still = measures.change[segment.span] < EQUAL
-    still[0] = False
+def frozen_s(still: np.ndarray) -> np.ndarray:
+    """(T,) seconds that a stretch of frames that equal the one before lasts, the file's own or one that its clock
+    holds; what a slower frame rate repeats is a stretch of one frame."""
     lasting = np.zeros(len(still))
     for first, last in stretches(still):
         lasting[first:last] = (last - first) / FPS

@@ -39,6 +39,7 @@ class Judged:
     reason: str
     frames: list[list[int]]
     verdicts: dict[str, dict[str, Any]]
+    measured: bool = True  # False of a whole video that could not be
 
     @property
     def hours(self) -> float:
@@ -97,13 +98,15 @@ def in_order(video: Video, told: dict[str, Any]) -> list[Judged]:
     for verdict in told["verdicts"]:
         by_segment.setdefault(verdict["segment"], {})[verdict["stage"]] = verdict
     judged = []
-    for segment in told["segments"] or [{"number": 0, "first": 0, "last": 0, "slot": None}]:
+    whole = {"number": 0, "first": 0, "last": round(told["duration_s"] * FPS), "slot": None}
+    for segment in told["segments"] or [whole]:
         stages = by_segment.get(segment["number"], {})
         failed = next((stages[stage] for stage in STAGES if stage in stages and not stages[stage]["kept"]), None)
         names = ("stage", "kind", "reason", "frames")
         dropped, kind, reason, frames = (failed[name] for name in names) if failed else ("", "", "", [])
         first, last, slot = segment["first"], segment["last"], segment["slot"]
-        judged.append(Judged(video, segment["number"], first, last, slot, dropped, kind, reason, frames, stages))
+        what = (dropped, kind, reason, frames, stages, bool(told["segments"]))
+        judged.append(Judged(video, segment["number"], first, last, slot, *what))
     return judged
 
 

@@ -27,7 +27,7 @@ def draw_sheets(folder: Path, judged: list[Judged], measured: dict[str, Path]) -
     """{stage}-{kind}.jpg for each reason and kept.jpg, up to MOST segments each, evenly chosen."""
     groups: dict[str, list[Judged]] = defaultdict(list)
     for segment in judged:
-        if segment.last > segment.first:
+        if segment.measured:
             groups[f"{segment.dropped}-{segment.kind}" if segment.dropped else "kept"].append(segment)
     for path in folder.glob("*.jpg"):
         if path.stem not in groups:

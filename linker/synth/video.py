@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from linker.synth.regions import region_masks
 from linker.synth.warp import StillPortrait
 
 STILLS = 0.4  # share of videos that set a still in motion, where there are any
-KIND = 2  # of drawn videos; raise it when what they hold changes: folders of another kind are drawn anew
 TWINS = 2  # training videos, their seeds one after the other, in which other faces do the same (decision 0016)
 MASK_PX = 16  # side of the stored region masks; a latent of the mini model has as many places
 
@@ -39,6 +38,7 @@ class Video:
     motion: Motion
     blink: Curve
     acting: Acting
+    phonemes: tuple[speech_module.Phoneme, ...]
     language: str
     style: str
 
@@ -68,6 +68,7 @@ def make_video(
         motion=motion,
         blink=plain.blink,
         acting=acting,
+        phonemes=speech.phonemes,
         language=speech.language,
         style=style,
     )
@@ -84,7 +85,7 @@ def who(seed: int, size_px: int, stills: Sequence[StillPortrait]) -> tuple[str, 
 
 def save_video(video: Video, folder: Path, name: str) -> None:
     """Write {name}.frames.npy (raw, so that it can be memory-mapped), then {name}.npz with everything else: a video
-    whose npz exists is whole."""
+    whose npz exists is whole. acted_{curve} is what is drawn, by Motion's names: mouth, lids, gaze, pose."""
     with atomic(folder / f"{name}.frames.npy") as path:
         np.save(path, video.frames)
     with atomic(folder / f"{name}.npz") as path:
@@ -97,6 +98,10 @@ def save_video(video: Video, folder: Path, name: str) -> None:
             blink=video.blink,
             scales=video.acting.scales,
             ranges=video.acting.ranges,
+            lean_deg=video.acting.lean_deg,
+            phonemes=[phoneme.name for phoneme in video.phonemes],
+            phoneme_ends_s=np.array([phoneme.end_s for phoneme in video.phonemes], np.float32),
+            **{f"acted_{field.name}": getattr(video.motion, field.name) for field in fields(Motion)},
             language=video.language,
             style=video.style,
         )
@@ -105,8 +110,12 @@ def save_video(video: Video, folder: Path, name: str) -> None:
 def draw_videos(
     folder: Path, count: int, first_seed: int = 0, size_px: int = 256, stills: Sequence[StillPortrait] = ()
 ) -> None:
-    """Draw `count` videos that are not there yet, TWINS of each speech; what a killed run left whole is kept."""
-    for seed in range(first_seed, first_seed + count):
-        name = f"{seed:06d}"
+    """Draw `count` videos that are not there yet, TWINS of each speech; what a killed run left whole is kept, what is
+    none of them is deleted."""
+    seeds = {f"{seed:06d}": seed for seed in range(first_seed, first_seed + count)}
+    for path in folder.glob("*.np[yz]"):
+        if path.name.split(".")[0] not in seeds:
+            path.unlink()
+    for name, seed in seeds.items():
         if not (folder / f"{name}.npz").exists():
             save_video(make_video(seed, size_px, stills=stills, does=seed // TWINS * TWINS), folder, name)

@@ -109,8 +109,8 @@ def roughness(flow: Tensor) -> Tensor:
     return flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
 
 
-def train_codec(videos: Path, folder: Path, codec: Path, steps: int, batch: int = 8) -> None:
-    """Train the codec on the videos' frames; writes a diffusers folder `codec`."""
+def train_codec(videos: Path, folder: Path, codec: Path, steps: int, batch: int = 8, data: str = "") -> None:
+    """Train the codec on the videos' frames; writes a diffusers folder `codec`. `data` tells the videos from others."""
     warnings.filterwarnings("ignore", message=".*channels_last.*")
     torch.manual_seed(0)
     device = Ranks.join().device
@@ -122,7 +122,8 @@ def train_codec(videos: Path, folder: Path, codec: Path, steps: int, batch: int 
         noise = torch.Generator().manual_seed(number)
         return codec_loss(net, pairs, noise)
 
-    fit(net, loss_of_draw, Plan(steps=steps, learning_rate=6e-4, warmup=100, ema=0.995, weight_decay=0.0), folder)
+    plan = Plan(steps=steps, learning_rate=6e-4, warmup=100, ema=0.995, weight_decay=0.0)
+    fit(net, loss_of_draw, plan, folder, data=data)
     even_out(net, covariance(net, twins, steps, batch))
     net.cpu().save_pretrained(codec)
 

@@ -29,8 +29,7 @@ CALMEST = 0.4  # of the motion in a window's preceding frames against the truth
 LIVELY_OF = 12  # starts of a window of which the one with the liveliest lids is taken
 LIVELY_SHARE = 0.7  # of windows that are taken so
 ACTING = ("scales", "ranges")  # of head, mouth and eyes; footage has none and is taken as it is
-ENCODED = 2  # kind of encoded videos; raise it when what they hold changes: others are encoded anew
-DRAWN = (*ACTING, "blink")  # what drawn videos know beside pictures and sound
+KNOWN = (*ACTING, "blink")  # what drawn videos know beside pictures and sound
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def encode_video(codec: torch.nn.Module, encoder: torch.nn.Module, frames_file: 
     """One drawn video as the stages read it."""
     with np.load(frames_file.with_name(frames_file.name.replace(".frames.npy", ".npz"))) as truth:
         samples, masks = truth["samples"].astype(np.float32), truth["masks"]
-        known = {name: truth[name] for name in DRAWN if name in truth}
+        known = {name: truth[name] for name in KNOWN if name in truth}
     frames = np.load(frames_file)
     return known | encode_clip(codec, encoder, frames, samples, masks, portrait_of(frames_file.name, len(frames)))
 

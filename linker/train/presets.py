@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from linker.checkpoint import check_folder
@@ -13,6 +14,14 @@ def chosen(settings: TrainSettings) -> TrainPreset:
     """The preset, each of its choices replaced by the setting that names another."""
     named = {key: getattr(settings, key, None) for key in TrainPreset._fields}
     return TRAIN_PRESETS[settings.preset]._replace(**{key: value for key, value in named.items() if value is not None})
+
+
+def deciding(settings: TrainSettings, stage: str) -> str:
+    """What decides a stage's steps, but not how many there are: another value begins the stage anew."""
+    other = {"stage1": "stage2", "stage2": "stage1"}[stage]
+    told = chosen(settings)._asdict() | {name: getattr(settings, name) for name in ("seed", "accumulate", "dtype")}
+    mine = {key: value for key, value in told.items() if not key.startswith(other) and not key.endswith("_steps")}
+    return json.dumps(mine, sort_keys=True)
 
 
 def start_folder(settings: TrainSettings) -> Path | None:

@@ -81,7 +81,7 @@ def write_pool(path: Path, count: int, seed: int) -> None:
 
 def train_speech(folder: Path, encoder: Path, count: int, steps: int, batch: int = 16) -> None:
     """Warm the small encoder up on `count` spoken crops; writes a transformers folder `encoder`."""
-    pool_file = folder / "pool.npz"
+    pool_file = folder / f"pool.{count}.npz"
     if not pool_file.exists():
         write_pool(pool_file, count, seed=1_000_000)
     pool = np.load(pool_file)
@@ -100,5 +100,6 @@ def train_speech(folder: Path, encoder: Path, count: int, steps: int, batch: int
         right = (logits.argmax(-1)[:, : target.shape[1]] == target).float().mean().item()
         return loss, {"accuracy": right}
 
-    fit(listener, loss_of_draw, Plan(steps=steps, learning_rate=1e-3, warmup=100, ema=0.995), folder)
+    plan = Plan(steps=steps, learning_rate=1e-3, warmup=100, ema=0.995)
+    fit(listener, loss_of_draw, plan, folder, data=f"{count} pieces")
     listener.encoder.save_pretrained(encoder)

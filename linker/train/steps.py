@@ -18,7 +18,7 @@ import torch
 
 from linker import __version__, heartbeat
 from linker.backends import load_speech_encoder
-from linker.config import TrainSettings
+from linker.config import DRAWN, ENCODED, TrainSettings
 from linker.errors import EnvironmentError
 from linker.model.architecture import MINI, Architecture
 from linker.model.card import read_card
@@ -26,16 +26,16 @@ from linker.model.codec import load_codec
 from linker.model.critic import save_critic
 from linker.model.lingualinker import LinguaLinker, read_architecture
 from linker.records import atomic, read_json, sha256_file, write_json
-from linker.synth.video import KIND
 from linker.synth.video import draw_videos as draw_range
 from linker.train import codec as codec_module
 from linker.train import critic as critic_module
 from linker.train import speech as speech_module
 from linker.train.curves import draw_curves
-from linker.train.dataset import ENCODED, encode_clip, keep_only, latent_deviation, portrait_of
+from linker.train.dataset import encode_clip, keep_only, latent_deviation, portrait_of
 from linker.train.dataset import encode_videos as encode_range
 from linker.train.footage import Segment, decoded, read_segments
 from linker.train.journal import read_metrics
+from linker.train.presets import deciding
 from linker.train.ranks import Ranks
 from linker.train.record import write_record
 from linker.train.stages import stage_1, stage_2, train_stage
@@ -49,7 +49,7 @@ def draw_videos(videos: Path, settings: TrainSettings) -> None:
     """Draw and speak the training videos into the folder of the listing `videos`."""
     folder, held_out = videos.parent, videos.parent.with_name("encoded") / "held_out"
     found = read_stills(Path(settings.stills), folder.with_name("stills")) if settings.stills else Stills()
-    made_of = f"{__version__} {KIND} {settings.data_seed} {found.digest}"
+    made_of = f"{__version__} {DRAWN} {settings.data_seed} {found.digest}"
     for part, count, seed in ((folder, settings.videos, 0), (held_out, HELD_OUT, HELD_OUT_SEED)):
         keep_only(part, made_of)
         draw_range(part, count, seed + settings.data_seed, stills=found.faces)
@@ -61,7 +61,7 @@ def train_codec(videos: Path, codec: Path, settings: TrainSettings) -> None:
     """Train the image codec; `codec` is the config.json of its diffusers folder."""
     use_cores()
     state = codec.parent.with_name("codec.state")
-    codec_module.train_codec(videos.parent, state, codec.parent, settings.codec_steps)
+    codec_module.train_codec(videos.parent, state, codec.parent, settings.codec_steps, data=sha256_file(videos))
 
 
 def train_speech(speech: Path, settings: TrainSettings) -> None:
@@ -80,9 +80,10 @@ def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> Non
     networks = " ".join(
         sha256_file(path) for part in (codec, speech) for path in sorted(part.parent.glob("*.safetensors"))
     )
-    keep_only(encoded.parent, f"{ENCODED} {sha256_file(videos)} {networks}")
+    made_of = hashlib.sha256(f"{ENCODED} {sha256_file(videos)} {networks}".encode()).hexdigest()
+    keep_only(encoded.parent, made_of)
     encode_range(videos.parent, net, encoder, encoded.parent)
-    write_json(encoded, {"latent_std": latent_deviation(encoded.parent)})
+    write_json(encoded, {"latent_std": latent_deviation(encoded.parent), "made_of": made_of})
 
 
 def encode_footage(shards: list[Path], start: Path, encoded: Path) -> None:
@@ -159,7 +160,7 @@ def train_stage1(
     use_cores()
     torch.manual_seed(settings.seed)
     model = LinguaLinker.from_pretrained(start[0].parent) if start else LinguaLinker(architecture(encoded))
-    data = " ".join(sha256_file(path) for path in (encoded, *start))
+    data = " ".join([*(sha256_file(path) for path in (encoded, *start)), deciding(settings, "stage1")])
     train_stage(model.train(), stage_1(settings), encoded.parent, stage1.parent, codec.parent.parent, data)
     if Ranks.join().is_first:
         model.save_pretrained(stage1.parent, {"stage": 1, **begun_with(start[0] if start else None)}, torch.float32)
@@ -179,7 +180,8 @@ def train_stage2(
     and `curves` tell how it came to be."""
     use_cores()
     model = LinguaLinker.from_pretrained(stage1.parent).train()
-    state, data = weights.parent.with_name("stage2"), f"{sha256_file(encoded)} {sha256_file(stage1)}"
+    state = weights.parent.with_name("stage2")
+    data = " ".join([sha256_file(encoded), sha256_file(stage1), deciding(settings, "stage2")])
     train_stage(model, stage_2(settings), encoded.parent, state, codec.parent.parent, data)
     if not Ranks.join().is_first:
         return
@@ -216,8 +218,7 @@ def train_critic(critic: Path, settings: TrainSettings) -> None:
 
 def architecture(encoded: Path) -> Architecture:
     """The mini architecture with the statistics of this codec's latents."""
-    statistics = read_json(encoded)
-    return Architecture.model_validate(MINI.model_dump() | statistics)
+    return Architecture.model_validate(MINI.model_dump() | {"latent_std": read_json(encoded)["latent_std"]})
 
 
 def copy_part(source: Path, target: Path) -> None:
