@@ -1,8 +1,9 @@
-"""Are faults found in filmed footage? Real clips that curation keeps, with faults planted into them, judged again.
+"""Are faults found in filmed footage? Real clips that curation keeps, two at least, with faults planted, judged again.
 
 PYTHONPATH=.:tests python tests/planted.py LIST_OR_FOLDER CURATED [SECONDS]
 LIST_OR_FOLDER was curated into CURATED before (`python3 -m linker curate`). Prints a line a fault; misses by name.
-The faults: those of linker/synth/defects.py at half strength; sound shifted by so many frames; H.264 at such a crf.
+The faults: those of linker/synth/defects.py at half strength; sound shifted by so many frames; H.264 at such a crf;
+`clean` is none, and says how many are kept when the same seconds are written again without a fault.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from linker.records import read_json
 from linker.synth.defects import DEFECTS, PER_FRAME, Footage, plant
 from linker.ticks import read_sound, ticks
 
-KINDS = ("hard_cut", "hand", "thing", "mask", "flicker", "shift_5", "shift_8", "shift_-8", "other_voice", "crf_45")
+KINDS = (
+    "clean", "hard_cut", "hand", "thing", "mask", "flicker", "shift_5", "shift_8", "shift_-8", "other_voice", "crf_45",
+)  # fmt: skip
 CRF = 18  # of the clips that faults are planted into
 
 
@@ -53,7 +56,7 @@ def shifted(footage: Footage, frames: int) -> Footage:
 
 
 def with_fault(kind: str, footage: Footage, other: Footage, seed: int) -> Footage:
-    if kind.startswith("crf_"):
+    if kind == "clean" or kind.startswith("crf_"):
         return footage  # the fault is in how it is written
     if kind.startswith("shift_"):
         return shifted(footage, int(kind.removeprefix("shift_")))
@@ -92,9 +95,13 @@ def main(listed: Path, curated: Path, seconds: float = 6.0) -> None:
     for i, (video, clip) in enumerate(zip(videos, clips, strict=True)):
         for kind in KINDS:
             stage = DEFECTS[kind][0] if kind in DEFECTS else "coherence" if kind.startswith("crf_") else "sync"
-            planted = with_fault(kind, clip, clips[(i + 5) % len(clips)], i)
+            planted = with_fault(kind, clip, clips[(i + 1 + i % (len(clips) - 1)) % len(clips)], i)
             crf = int(kind.removeprefix("crf_")) if kind.startswith("crf_") else CRF
             found, offsets = dropped(planted, critic, settings, crf)
+            if kind == "clean":
+                tally[kind].append(not found)
+                print(f"clean: {video.path.name}: {found or 'kept'} {offsets}", flush=True)
+                continue
             tally[kind].append(stage in found)
             if kind.startswith("shift_") and offsets:
                 wanted = own[video.id] + int(kind.removeprefix("shift_"))
@@ -102,7 +109,7 @@ def main(listed: Path, curated: Path, seconds: float = 6.0) -> None:
             if stage not in found:
                 print(f"missed: {kind} in {video.path.name}: {found or 'kept'} {offsets}", flush=True)
     for kind, hits in tally.items():
-        print(f"{kind}: {sum(hits)} of {len(hits)}")
+        print(f"{kind}: {sum(hits)} of {len(hits)}{' kept' if kind == 'clean' else ''}")
 
 
 if __name__ == "__main__":

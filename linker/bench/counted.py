@@ -27,7 +27,8 @@ def counted(action: Callable[[], Any]) -> float:
 @torch.no_grad()
 def flops() -> Figures:
     """TFLOP of 12 + 4 frames of 512 x 512 at base size: of a guided step, which is two passes, and of a delivered frame
-    by preset, with what a window computes once and decoding; and of a frame with the embedded weights."""
+    by preset, with what a window computes once and decoding (the last frame twice: it is looked at for drift); and of
+    a frame with the embedded weights."""
     engine = mini()
     still, window = grey_portrait(engine), engine.model.arch.window
     small = counted(lambda: engine.pictures(still.still.expand(window, -1, -1, -1), still, "codec"))
@@ -60,5 +61,6 @@ def sampled(
     frames = {}
     for name, preset in presets.items():
         step = single if preset.guidance_scale == 1 else guided
-        frames[name] = (once + preset.steps * step + decoded[preset.decoder]) / arch.window
+        decoding = decoded[preset.decoder] * (1 + 1 / arch.window)
+        frames[name] = (once + preset.steps * step + decoding) / arch.window
     return guided, frames

@@ -107,9 +107,11 @@ def compared(size: str) -> Figures:
 
 
 def one_window(engine: Engine, clip: ClipConditions, window: Windows, portrait: Portrait) -> None:
-    """What the engine does for a window: denoise and decode it; it has read the portrait before."""
-    latents = sample_windows(engine.model, clip, window, GUIDED)
-    engine.pictures(latents[0].float(), portrait, "codec")
+    """What the engine does for a window: denoise and decode it, its last frame first, which is looked at for drift; it
+    has read the portrait before."""
+    latents = sample_windows(engine.model, clip, window, GUIDED)[0].float()
+    engine.pictures(latents[-1:], portrait, "codec")
+    engine.pictures(latents, portrait, "codec")
 
 
 def relative(found: Tensor, wanted: Tensor) -> float:

@@ -134,9 +134,9 @@ class Windows:
         self.open = lru_cache(OPEN)(mapped)
 
     def batch(self, number: int, size: int, frames: int, drop: float, start_share: float, seed: int = 0) -> Batch:
-        """Batch `number` of a run: `size` windows of `frames` frames; each condition dropped with probability `drop`,
-        both with `drop`. A sample is a function of (seed, its number in the run): how a step's samples are shared out
-        among batches and processes changes none of them."""
+        """Batch `number` of a run: `size` windows of `frames` frames; both conditions dropped with probability `drop`,
+        each alone with half of it. A sample is a function of (seed, its number in the run): how a step's samples are
+        shared out among batches and processes changes none of them."""
         rngs = self._rngs(number, size, seed)
         samples = [self._sample(rng, frames, start_share) for rng in rngs]
         columns = [torch.from_numpy(np.stack(column)).float() for column in zip(*samples, strict=True)]
