@@ -16,6 +16,7 @@ from linker.config import FPS, SAMPLE_RATE_HZ
 from linker.media import Undecodable, moving_pictures, opened, plain, read_audio
 
 MOST_GAP_S, MOST_BACK_S = 60.0, 1.0  # between two pictures; a clock that leaps further is broken
+MOST_OBLONG = 4.0  # times that a pixel is wider than high, or higher than wide
 LIKE = 0.02  # by which the shape of a picture may change with its size
 
 
@@ -77,6 +78,9 @@ def _timed(path: Path) -> Iterator[tuple[Any, float, float, float]]:
         stream = streams[0]
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"export_side_data": "venc_params"}
+        wider = float(stream.sample_aspect_ratio or 1)
+        if not 1 / MOST_OBLONG <= wider <= MOST_OBLONG:
+            raise Undecodable("oblong", f"{plain(path)}: its pixels are {wider:.3g} times as wide as high")
         step_s = 1 / float(stream.average_rate or stream.guessed_rate or FPS)
         first_s, end_s = None, 0.0
         for frame in container.decode(stream):
@@ -86,7 +90,7 @@ def _timed(path: Path) -> Iterator[tuple[Any, float, float, float]]:
             if not -MOST_BACK_S <= start_s - before_s <= MOST_GAP_S:
                 raise Undecodable("clock", f"{plain(path)}: its clock leaps from {before_s:.1f} s to {start_s:.1f} s")
             end_s = start_s + step_s
-            yield frame, start_s, end_s, float(stream.sample_aspect_ratio or 1)
+            yield frame, start_s, end_s, wider
     if first_s is None:
         raise Undecodable("undecodable", f"{plain(path)}: not one picture could be decoded")
 

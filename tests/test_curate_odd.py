@@ -129,6 +129,10 @@ def test_oblong_pixels_are_made_square(tmp_path: Path) -> None:
     assert (small.frame.shape, small.scale) == ((90, 160, 3), 0.5)
     assert kind(measured(video)) == "None"
     assert tuple(Measures.load(tmp_path / "measures.npz").size) == (180, 320)
+    assert (
+        kind(measured(write(tmp_path / "b.mp4", [(240, 180)] * 10, codec_name="libx264", wider=Fraction(99))))
+        == "oblong"
+    )
 
 
 def test_ten_bits_are_measured(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Stage 2: extreme changes of the scene inside a segment: hard cuts, jump cuts, fades and dissolves.
 
 PySceneDetect's detectors together, on the picture and on the face, each figure as a multiple of that detector's own
-default threshold, but where a constant below says otherwise; and, for what changes slowly, the picture compared with itself a second later.
+default threshold, but where a constant below says otherwise; and, for what changes slowly, the picture compared with
+itself a second later.
 """
 
 from __future__ import annotations
