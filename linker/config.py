@@ -334,7 +334,7 @@ class CurateSettings(Group):
     flicker: float = Field(3.0, gt=0, le=255, description="stage 4: unsteadiness of the light, grey levels of 255")
     splice: float = Field(0.1, gt=0, le=10, description="stage 4: leap of the face between frames, face heights")
     frozen_s: float = Field(0.2, gt=0, le=60, description="stage 4: longest stretch of equal frames, seconds")
-    repeated: float = Field(0.25, gt=0, le=1, description="stage 4: share of frames that repeat the one before")
+    repeated: float = Field(0.3, gt=0, le=1, description="stage 4: share of frames that repeat the one before")
     sharpness: float = Field(0.02, ge=0, le=10, description="stage 4: least sharpness of the face")
     blocks: float = Field(0.6, gt=0, le=100, description="stage 4: block edges of heavy compression")
     max_qp: float = Field(40, gt=0, le=52, description="stage 4: H.264's quantiser of heavy compression; 52 = any")

@@ -272,14 +272,24 @@ def posed(points: NDArray[np.float64], like: NDArray[np.float64]) -> tuple[NDArr
     return place, float(np.linalg.norm(one @ place[:, :2].T + place[:, 2] - other, axis=1).mean())
 
 
-def motion_of(seen: list[Seen]) -> dict[str, float]:
-    """How far each region moves: deviation of the head's place, of the mouth's opening, and how much the lids close."""
-    closed = [np.clip(1 - clip.lids / np.percentile(clip.lids, 90) - 0.3, 0, None).mean() for clip in seen]
+def blinks_of(prepared: list[Prepared], seen: list[Seen]) -> dict[str, float]:
+    """How much lower lids are where the speech shuts them, as a share of how far they are open otherwise (which a nod
+    changes, too), and how well their course follows."""
+    lower, follows = list[float](), list[float]()
+    for each, clip in zip(prepared, seen, strict=True):
+        told, lids = each.motion.blink[: len(clip.lids)], clip.lids[: len(each.motion)]
+        if (told > 0.7).any():
+            lower.append(1 - float(lids[told > 0.7].mean() / np.median(lids[told < 0.05])))
+            follows.append(correlation(-lids, told.astype(np.float64)))
+    return {"clips": len(lower), "lower": float(np.mean(lower)), "follows": float(np.mean(follows))}
+
+
+def motion_of(prepared: list[Prepared], seen: list[Seen]) -> dict[str, float]:
+    """How far each region moves: deviation of the head's place and of the mouth's opening, and how far lids blink."""
     return {
         "head": float(np.mean([np.linalg.norm(clip.head.std(0)) for clip in seen])),
         "mouth": float(np.mean([clip.mouth.std() for clip in seen])),
-        "eyes": float(np.mean(closed)),
-        "lids": float(np.mean([clip.lids.std() for clip in seen])),
+        "eyes": blinks_of(prepared, seen)["lower"],
     }
 
 
@@ -287,12 +297,12 @@ def controls_of(
     prepared: list[Prepared], folder: Path, settings: GenerateSettings, tries: list[Try] | None = None
 ) -> dict[str, Any]:
     """Line 3: motion of every region with one control changed, as a share of the motion without."""
-    base = motion_of(generated(prepared, folder, settings, "base"))
+    base = motion_of(prepared, generated(prepared, folder, settings, "base"))
     table = {}
     for kind, region, value in EVERY_TRY if tries is None else tries:
         told = [value if region == each else 1.0 for each in REGIONS]
         name = f"{kind[:-1]}-{region}-{value:g}".replace(".", "_")
-        moved = motion_of(generated(prepared, folder, settings, name, **{kind: told}))
+        moved = motion_of(prepared, generated(prepared, folder, settings, name, **{kind: told}))
         table[name] = {part: moved[part] / base[part] if base[part] else None for part in base}
         print(name, table[name], flush=True)
     return {"base": base, **table}
@@ -345,10 +355,12 @@ def main() -> None:
     folder = given.folder or Path(tempfile.mkdtemp())
     settings = GenerateSettings(weights=given.weights, preset=given.preset)
     prepared = [prepare(number, folder) for number in range(max(given.clips, given.controls))]
-    seen = generated(prepared[: given.clips], folder, settings, "clips") if given.clips else []
+    clips = prepared[: given.clips]
+    seen = generated(clips, folder, settings, "clips") if clips else []
     figures: dict[str, Any] = {"weights": given.weights, "preset": given.preset}
     if seen:
-        figures |= {"sync": sync_of(prepared, seen), "ssim": identity_of(prepared, seen), "joins": joins_of(seen)}
+        figures |= {"sync": sync_of(clips, seen), "ssim": identity_of(clips, seen), "joins": joins_of(seen)}
+        figures |= {"blinks": blinks_of(clips, seen)}
     if given.controls:
         figures["controls"] = controls_of(prepared[: given.controls], folder, settings)
     if given.long:
