@@ -38,7 +38,7 @@ CRF = 18  # of the clips that faults are planted into
 
 def filmed(video: Path, measures: Measures, slot: int, seconds: float) -> Footage:
     """The first seconds of a clip, with its speaker's oval as the landmarks have it."""
-    count = min(len(measures), round(seconds * FPS)) // 2 * 2
+    count = min(len(measures), round(seconds * FPS))
     frames = np.stack([tick.frame for tick, _ in zip(ticks(video, 640), range(count), strict=False)])
     frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
     points = restored(measures.points[:count, slot])[:, list(OVAL)]
