@@ -14,7 +14,7 @@ from pathlib import Path
 
 from linker import leases, lock
 from linker.checkpoint import check_checkpoint, check_folder
-from linker.config import MINI_DIR, ROOT_DIR, TRAIN_PRESETS, GenerateSettings
+from linker.config import MINI_DIR, ROOT_DIR, GenerateSettings
 from linker.errors import EnvironmentError, ManifestError, SettingsError
 from linker.footage import read_footage, refusals
 from linker.manifest import is_whole_file, read_manifest
@@ -24,7 +24,7 @@ from linker.process import resolved
 from linker.records import Manifest, Row
 from linker.run import ENDED, Order, find_profile, order, run_curation, run_training, run_workflow, trained_card
 from linker.status import RowState, counts, read_states, table, told_left_over
-from linker.train.presets import refuse_useless_training
+from linker.train.presets import TRAIN_PRESETS, refuse_useless_training
 
 DEMO = ROOT_DIR / "workflow" / "resources" / "demo" / "manifest.csv"
 Arguments = Callable[[argparse.ArgumentParser], None]
