@@ -44,7 +44,7 @@ rule measure_video:
         runtime=240,
     params:
         settings=measuring(),
-        form=MEASURED,
+        form=MEASURED_FORM,
         source=video_identity,
         limits=token(SETTINGS.limits),
     message:
@@ -206,7 +206,7 @@ rule measure_check:
     params:
         videos=CHECK_VIDEOS,
         shares=CHECK_SHARES,
-        form=MEASURED,
+        form=MEASURED_FORM,
     message:
         "measure_check {wildcards.share}"
     shell:

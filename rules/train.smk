@@ -17,7 +17,7 @@ rule draw_videos:
         "../environment.yml"
     params:
         settings=training("videos", "data_seed", "stills"),
-        form=DRAWN,
+        form=DRAWN_FORM,
     message:
         "draw_videos"
     shell:
@@ -81,7 +81,7 @@ rule encode_videos:
         "../environment.yml"
     threads: launched_threads()
     params:
-        form=ENCODED,
+        form=ENCODED_FORM,
     message:
         "encode_videos"
     shell:
@@ -104,7 +104,7 @@ rule encode_footage:
         "../environment.yml"
     threads: launched_threads()
     params:
-        form=ENCODED,
+        form=ENCODED_FORM,
     message:
         "encode_footage"
     shell:

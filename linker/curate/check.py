@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from linker.config import MEASURED, SAMPLE_RATE_HZ, CurateSettings
+from linker.config import MEASURED_FORM, SAMPLE_RATE_HZ, CurateSettings
 from linker.curate.funnel import write_rows
 from linker.curate.judge import judge
 from linker.curate.measure import Measures, look_through
@@ -64,7 +64,7 @@ def measure_check(measured: Path, share: int, shares: int, count: int) -> None:
     is written when all are."""
     mine = cases(count)[share::shares]
     for case in mine:
-        target = measured.parent / f"{case.name}.{MEASURED}.npz"
+        target = measured.parent / f"{case.name}.{MEASURED_FORM}.npz"
         if not target.exists():
             _measure(case, target)
     write_json(measured, {"cases": [case.name for case in mine]})
@@ -92,8 +92,8 @@ def check_curation(measured: list[Path], critic: Path, confusion: Path, settings
 
 def flags(case: Case, folder: Path, critic: SyncCritic, settings: CurateSettings) -> dict[str, str]:
     """Stage -> kind of the first fault it found in the video; absent where it kept everything."""
-    measures = Measures.load(folder / f"{case.name}.{MEASURED}.npz")
-    samples, _ = read_audio(folder / f"{case.name}.{MEASURED}.wav", SAMPLE_RATE_HZ)
+    measures = Measures.load(folder / f"{case.name}.{MEASURED_FORM}.npz")
+    samples, _ = read_audio(folder / f"{case.name}.{MEASURED_FORM}.wav", SAMPLE_RATE_HZ)
     _, verdicts = judge(case.name, measures, samples, critic, settings)
     return {verdict.stage: verdict.kind for verdict in reversed(verdicts) if not verdict.kept}
 

@@ -18,7 +18,7 @@ import torch
 
 from linker import __version__, heartbeat
 from linker.backends import load_speech_encoder
-from linker.config import DRAWN, ENCODED, TrainSettings
+from linker.config import DRAWN_FORM, ENCODED_FORM, TrainSettings
 from linker.errors import EnvironmentError
 from linker.model.architecture import MINI, Architecture
 from linker.model.card import read_card
@@ -49,7 +49,7 @@ def draw_videos(videos: Path, settings: TrainSettings) -> None:
     """Draw and speak the training videos into the folder of the listing `videos`."""
     folder, held_out = videos.parent, videos.parent.with_name("encoded") / "held_out"
     found = read_stills(Path(settings.stills), folder.with_name("stills")) if settings.stills else Stills()
-    made_of = f"{__version__} {DRAWN} {settings.data_seed} {found.digest}"
+    made_of = f"{__version__} {DRAWN_FORM} {settings.data_seed} {found.digest}"
     for part, count, seed in ((folder, settings.videos, 0), (held_out, HELD_OUT, HELD_OUT_SEED)):
         keep_only(part, made_of)
         draw_range(part, count, seed + settings.data_seed, stills=found.faces)
@@ -80,7 +80,7 @@ def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> Non
     networks = " ".join(
         sha256_file(path) for part in (codec, speech) for path in sorted(part.parent.glob("*.safetensors"))
     )
-    made_of = hashlib.sha256(f"{ENCODED} {sha256_file(videos)} {networks}".encode()).hexdigest()
+    made_of = hashlib.sha256(f"{ENCODED_FORM} {sha256_file(videos)} {networks}".encode()).hexdigest()
     keep_only(encoded.parent, made_of)
     encode_range(videos.parent, net, encoder, encoded.parent)
     write_json(encoded, {"latent_std": latent_deviation(encoded.parent), "made_of": made_of})
@@ -135,7 +135,7 @@ def encode_segments(
 
 def clear_cache(cache: Path, keys: set[str], networks: str) -> None:
     """Forget what other networks encoded, and segments that are no longer there."""
-    keep_only(cache, f"{ENCODED} {networks}")
+    keep_only(cache, f"{ENCODED_FORM} {networks}")
     for path in cache.glob("*.npz"):
         if path.stem not in keys:
             path.unlink()
