@@ -15,6 +15,10 @@ rule draw_videos:
         "benchmarks/draw_videos/draw_videos.jsonl"
     conda:
         "../environment.yml"
+    threads: workflow.cores
+    resources:
+        mem_mb=lambda wildcards, threads: 2000 + 600 * threads,
+        runtime=720,
     params:
         settings=training("videos", "data_seed", "stills"),
         form=DRAWN_FORM,
@@ -22,6 +26,7 @@ rule draw_videos:
         "draw_videos"
     shell:
         "python -P -m linker.cli draw_videos --log {log:q} --videos {output.videos:q} --settings {params.settings:q}"
+        " --processes {threads}"
 
 
 rule train_codec:
@@ -39,6 +44,7 @@ rule train_codec:
     threads: launched_threads()
     params:
         settings=training("codec_steps"),
+        form=CODEC_FORM,
     message:
         "train_codec"
     shell:

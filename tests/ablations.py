@@ -28,6 +28,7 @@ from linker.records import read_json
 from linker.train.dataset import Windows
 from linker.train.stages import Stage, stage_1, stage_2, train_stage
 
+CONTROLLED, LONG_S = 3, (12.0, 12.5)  # clips with which controls are tried; seconds over which drift is looked for
 TRIES: list[figures.Try] = [
     ("scales", "head", 0.0),
     ("scales", "eyes", 0.0),
@@ -109,8 +110,48 @@ def measured(variant: Variant, weights: Path, folder: Path, clips: int) -> dict[
         found = {"sync": figures.sync_of(prepared, seen), "ssim": figures.identity_of(prepared, seen)}
         return found | {
             "joins": figures.joins_of(seen),
-            "controls": figures.controls_of(prepared[:3], folder, settings, TRIES),
+            "blinks": figures.blinks_of(prepared, seen),
+            "controls": figures.controls_of(prepared[:CONTROLLED], folder, settings, TRIES),
+            "drift": figures.drift_of(folder / "long", settings, 1, LONG_S),
         }
+
+
+def done(out: Path) -> dict[str, dict[str, Any]]:
+    """The figures of every variant that was measured, now or before."""
+    files = {name: out / name.replace(" ", "-") / "figures.json" for name in VARIANTS}
+    return {name: read_json(file) for name, file in files.items() if file.is_file()}
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """Every variant's figures in a row, as Markdown; of controls, what they leave of each region's motion."""
+    lines = ["| | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    for name, told in found.items():
+        values = [show(pick(told)) for pick in COLUMNS.values()]
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def show(value: Any) -> str:
+    """Numbers to two places, several of them apart by slashes."""
+    several = list(value.values()) if isinstance(value, dict) else [value]
+    return " / ".join("-" if each is None else f"{each:.2f}" for each in several)
+
+
+COLUMNS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "own speech": lambda told: told["sync"]["own"],
+    "another's": lambda told: told["sync"]["other"],
+    "largest lag": lambda told: max(map(abs, told["sync"]["lags"])),
+    "at rest": lambda told: told["sync"]["rest_share"],
+    "opening": lambda told: told["sync"]["amplitude"],
+    "lids lower by": lambda told: told["blinks"]["lower"],
+    "SSIM": lambda told: told["ssim"],
+    "scale_head 0: head / mouth / eyes": lambda told: told["controls"]["scale-head-0"],
+    "scale_eyes 0": lambda told: told["controls"]["scale-eyes-0"],
+    "range_mouth 0.6": lambda told: told["controls"]["range-mouth-0_6"],
+    "range_mouth 1.5": lambda told: told["controls"]["range-mouth-1_5"],
+    "joins": lambda told: told["joins"],
+    "drift: sharpness / colour": lambda told: told["drift"],
+}
 
 
 def main() -> None:
@@ -129,6 +170,7 @@ def main() -> None:
         found = measured(VARIANTS[name], folder / "weights", folder / "clips", given.clips)
         (folder / "figures.json").write_text(json.dumps(found, indent=1, default=float), encoding="utf-8")
         print(name, json.dumps(found, default=float), flush=True)
+        (given.out / "table.md").write_text(table(done(given.out)) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -319,10 +319,12 @@ def joins_of(seen: list[Seen]) -> float:
     return float(np.mean(at_joins) / np.mean(inside))
 
 
-def drift_of(folder: Path, settings: GenerateSettings, clips: int) -> dict[str, float]:
+def drift_of(
+    folder: Path, settings: GenerateSettings, clips: int, duration_s: tuple[float, float] = LONG_S
+) -> dict[str, float]:
     """Line 4, over a minute: how far the last second is from the first in sharpness and in colour (of the channel that
     differs most), as shares; of the clip that is farthest."""
-    prepared = [prepare(number, folder, LONG_S) for number in range(clips)]
+    prepared = [prepare(number, folder, duration_s) for number in range(clips)]
     videos = made(prepared, folder, settings, "long")
     ends = [ends_of(video, each) for video, each in zip(videos, prepared, strict=True)]
     apart = np.array([np.abs(last / first - 1) for first, last in ends])

@@ -18,8 +18,9 @@ from linker.crew import launch_job
 from linker.errors import EnvironmentError
 from linker.train.ahead import Ahead
 from linker.train.curves import draw_curves
-from linker.train.fit import ENOUGH, Diverged, Plan, fit
+from linker.train.fit import ENOUGH, Diverged, Plan, Run, fit, parameter_groups
 from linker.train.journal import Journal, Tally, read_metrics
+from linker.train.ranks import Ranks
 from linker.train.record import write_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -213,3 +214,35 @@ def test_a_run_that_is_to_end_saves_and_leaves(tmp_path: Path, monkeypatch: pyte
     drain.unlink()
     fit(line, loss, plan, tmp_path / "run")
     assert seen == list(range(9))
+
+
+def test_gates_learn_faster_and_matrices_alone_decay() -> None:
+    net = nn.ModuleDict({"gate": nn.Linear(2, 2), "ff": nn.Linear(2, 2)})
+    net["gate"].alpha = nn.Parameter(torch.ones(3))
+    net["ff"].bias.requires_grad_(False)
+    alpha, matrices, vectors = parameter_groups(net, Plan(steps=1, learning_rate=1.0))
+    assert ([id(v) for v in alpha["params"]], alpha["factor"]) == ([id(net["gate"].alpha)], 20.0)
+    assert {id(v) for v in matrices["params"]} == {id(net["gate"].weight), id(net["ff"].weight)}
+    assert [id(v) for v in vectors["params"]] == [id(net["gate"].bias)]
+    assert (alpha["weight_decay"], matrices["weight_decay"], vectors["weight_decay"]) == (0.0, 0.01, 0.0)
+    assert matrices["factor"] == vectors["factor"] == 1.0
+
+
+def test_a_large_gradient_is_clipped_and_the_average_follows(tmp_path: Path) -> None:
+    """By hand: AdamW's first step is the rate times the gradient's sign; the average starts at 2 / 11 of the way."""
+    net = nn.Linear(2, 1, bias=False)
+    net.weight.data = torch.tensor([[1.0, -1.0]])
+
+    def loss(_: int) -> tuple[Tensor, dict[str, float]]:
+        return 1000 * (3 * net.weight[0, 0] + 4 * net.weight[0, 1]), {}
+
+    run = Run(net, Plan(steps=1, learning_rate=0.5, warmup=1, weight_decay=0.0), tmp_path, Ranks.join(), "")
+    run.advance(loss, None)
+    assert net.weight.grad is not None
+    torch.testing.assert_close(net.weight.grad, torch.tensor([[0.6, 0.8]]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(net.weight.data, torch.tensor([[0.5, -1.5]]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(run.average["weight"], net.weight.data.lerp(torch.tensor([[1.0, -1.0]]), 2 / 11))
+    run.step = 10**6  # by now the plan's own decay
+    before = run.average["weight"].clone()
+    run.advance(loss, None)
+    torch.testing.assert_close(run.average["weight"], before.lerp(net.weight.data, 1 - 0.999))

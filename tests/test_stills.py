@@ -13,7 +13,7 @@ from linker.errors import EnvironmentError
 from linker.records import read_json
 from linker.synth.motion import rest
 from linker.synth.portrait import draw_portrait
-from linker.synth.video import make_video, who
+from linker.synth.video import make_video, still_of
 from linker.train import steps
 from linker.train.stills import read_stills
 
@@ -41,10 +41,10 @@ def test_faces_are_kept_and_the_others_named(folder: Path, tmp_path: Path) -> No
 
 def test_two_of_five_videos_set_a_still_in_motion(folder: Path, tmp_path: Path) -> None:
     faces = read_stills(folder, tmp_path / "cache").faces
-    kinds = [who(seed, 64, faces)[0] == "still" for seed in range(0, 5_000_000, 100_000)]
+    kinds = [still_of(seed, faces) is not None for seed in range(0, 5_000_000, 100_000)]
     assert 0.2 < np.mean(kinds) < 0.6
     seed = kinds.index(True) * 100_000
-    video, again = (make_video(seed, 256, (0.6, 0.7), stills=faces) for _ in range(2))
+    video, again = (make_video(seed, 256, (0.6, 0.7), still=still_of(seed, faces)) for _ in range(2))
     assert video.style == "still"
     assert np.array_equal(video.frames, again.frames)
     assert video.frames.shape[1:] == (256, 256, 3)
@@ -60,7 +60,7 @@ def test_a_folder_without_faces_is_refused(tmp_path: Path) -> None:
 
 
 def test_videos_of_other_stills_are_drawn_anew(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "draw_range", lambda part, count, seed, stills: (part / "000000.npz").touch())
+    monkeypatch.setattr(steps, "draw_range", lambda part, count, seed, stills, processes: (part / "000000.npz").touch())
     videos, drawn = tmp_path / "videos" / "videos.json", tmp_path / "videos" / "000000.npz"
     drawn.parent.mkdir()
     (tmp_path / "encoded" / "held_out").mkdir(parents=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from linker.synth.acting import draw_acting
 from linker.synth.motion import Motion
-from linker.synth.video import draw_videos
+from linker.synth.video import draw_videos, make_video
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +47,23 @@ def test_the_truth_lies_beside_the_pictures(drawn: Path) -> None:
     assert ends[-1] == pytest.approx(len(found["samples"]) / 16_000, abs=0.02)
 
 
-def test_a_folder_holds_what_was_asked_for(drawn: Path, tmp_path: Path) -> None:
-    draw_videos(tmp_path, 2, size_px=64)
+def test_a_folder_holds_what_was_asked_for_however_many_draw(drawn: Path, tmp_path: Path) -> None:
+    draw_videos(tmp_path, 2, size_px=64, processes=2)
     for name in ("000000", "000001"):
         again, first = truth(tmp_path, name), truth(drawn, name)
         assert all(np.array_equal(again[key], first[key]) for key in first)
+        frames = [np.load(folder / f"{name}.frames.npy") for folder in (tmp_path, drawn)]
+        assert np.array_equal(*frames)
     kept = (tmp_path / "000000.npz").stat().st_mtime_ns
     draw_videos(tmp_path, 1, size_px=64)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.frames.npy", "000000.npz"]
     assert (tmp_path / "000000.npz").stat().st_mtime_ns == kept
+
+
+def test_acted_eyes_are_where_the_eyes_are() -> None:
+    """A head that the acting holds still, though plain speech would move it."""
+    pytest.importorskip("espeakng_loader")
+    seed = next(seed for seed in range(1000) if draw_acting(seed).scales[0] == 0)
+    video = make_video(seed, 64)
+    assert np.ptp(video.acted_eyes, axis=0).max() < 0.5 * np.ptp(video.masks[:, 2], axis=0).max()
+    assert video.acted_eyes[0] == pytest.approx(video.masks[0, 2])

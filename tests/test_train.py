@@ -300,7 +300,7 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     assert len(list(videos.parent.glob("*.npz"))) == 4
     card, told = json.loads(weights.read_text())["training"], json.loads(record.read_text())
     assert card["record"] == record.name
-    assert set(told["parts"]) == {"codec", "speech", "stage1", "stage2"}
+    assert set(told["parts"]) == {"codec", "lids", "speech", "stage1", "stage2"}
     assert curves.stat().st_size > 10_000
     samples = tmp_path / "stage2" / "samples"
     with Image.open(samples / "0000001.png") as grid:

@@ -24,6 +24,8 @@ FLOW_UNIT = 0.1  # of half the picture: what a flow of 1 moves
 PICTURE = 3
 LEAST_CONTRAST = 0.05  # deviation of a grey portrait under which it is not raised to 1
 COVER_START = -4.0  # logit of paint: at first, none
+LIDS_REACH = 2  # places beyond the eyes that shut lids may change
+LIDS_RATE = 10.0  # how much quicker than others the few numbers are learnt that shut all lids
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ class MotionCodec(ModelMixin, ConfigMixin):
             Residual(paint_width), Residual(paint_width), nn.SiLU(),
             nn.Conv2d(paint_width, (PICTURE + 1) * PATCH**2, 3, padding=1),
         )  # fmt: skip
+        self.lids = nn.Conv2d(1, latent_channels, 2 * LIDS_REACH + 1, padding=LIDS_REACH, bias=False)
+        nn.init.zeros_(self.lids.weight)
         for last in (self.flow_out, self.paint[-1]):  # starts as the portrait itself
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -158,6 +162,11 @@ class MotionCodec(ModelMixin, ConfigMixin):
         pairs = torch.cat([frame_B3HW, portrait_B3HW.expand_as(frame_B3HW)], 1)
         rest = torch.cat([portrait_B3HW, portrait_B3HW], 1)
         return self.motion(pairs).float() - self.motion(rest).float()
+
+    def shut(self, eyes_B1hw: Tensor, shut_B: Tensor) -> Tensor:
+        """What lids that are shut by `shut` (0..1) add to latents, (B, C, h, w), about where the mask says there are
+        eyes: the same for everybody (decision 0019)."""
+        return LIDS_RATE * self.lids(eyes_B1hw) * shut_B[:, None, None, None]
 
     def decode(self, latent_BChw: Tensor, appearance: Appearance) -> Tensor:
         """Pictures (B, 3, S, S) in -1..1, as large as the appearance's `fine`."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, fields
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from linker.config import FPS, SAMPLE_RATE_HZ
+from linker.config import FPS, REGIONS, SAMPLE_RATE_HZ
+from linker.errors import EnvironmentError
+from linker.process import die_with_parent
 from linker.records import atomic
 from linker.synth import speech as speech_module
 from linker.synth import visemes
@@ -27,12 +36,13 @@ MASK_PX = 16  # side of the stored region masks; a latent of the mini model has 
 @dataclass(frozen=True)
 class Video:
     """frames (T, H, W, 3) uint8 RGB; samples (n,) float32 at 16 kHz; masks (T, 3, 16, 16) of head, mouth, eyes
-    as plain speech moves them (what acting adds, `ranges` tell); classes (m,) viseme of each 20 ms; opening_px (T,)
-    true mouth opening; blink (T,) how far plain speech shuts the lids."""
+    as plain speech moves them (what acting adds, `ranges` tell); acted_eyes (T, 16, 16) where the eyes are; classes
+    (m,) viseme of each 20 ms; opening_px (T,) true mouth opening; blink (T,) how far plain speech shuts the lids."""
 
     frames: NDArray[np.uint8]
     samples: NDArray[np.float32]
     masks: NDArray[np.float32]
+    acted_eyes: NDArray[np.float32]
     classes: NDArray[np.int64]
     opening_px: NDArray[np.float32]
     motion: Motion
@@ -47,22 +57,26 @@ def make_video(
     seed: int,
     size_px: int = 256,
     duration_s: tuple[float, float] = (1.9, 2.5),
-    stills: Sequence[StillPortrait] = (),
+    still: StillPortrait | None = None,
     does: int | None = None,
 ) -> Video:
     """Draw and speak one video; styles take turns, everything else is drawn from `seed`; what is said and done from
-    `does`, where it is given. Of `stills`, pictures of `size_px`, some are set in motion instead."""
+    `does`, where it is given. A `still`, a picture of `size_px`, is set in motion instead."""
     does = seed if does is None else does
     speech = speech_module.random_speech(does, duration_s=duration_s)
     frames = round(len(speech.samples) / SAMPLE_RATE_HZ * FPS)
     plain, acting = visemes.motion(speech, does)[:frames], draw_acting(does)
     motion = acting.performed(plain)
-    style, portrait = who(seed, size_px, stills)
-    outlines = leaned_outlines(portrait.outlines(plain), size_px, acting.lean_deg)
+    style, portrait = who(seed, size_px, still)
+    masks, acted_masks = (
+        region_masks(leaned_outlines(portrait.outlines(moves), size_px, acting.lean_deg), size_px, MASK_PX)
+        for moves in (plain, motion)
+    )
     return Video(
         frames=leaned(portrait.render(motion), acting.lean_deg),
         samples=speech.samples,
-        masks=region_masks(outlines, size_px, MASK_PX),
+        masks=masks,
+        acted_eyes=acted_masks[:, REGIONS.index("eyes")],
         classes=visemes.viseme_classes(speech),
         opening_px=portrait.mouth_opening_px(motion),
         motion=motion,
@@ -74,13 +88,16 @@ def make_video(
     )
 
 
-def who(seed: int, size_px: int, stills: Sequence[StillPortrait]) -> tuple[str, Portrait | StillPortrait]:
-    """The style and the face of video `seed`."""
+def still_of(seed: int, stills: Sequence[StillPortrait]) -> StillPortrait | None:
+    """The picture that video `seed` sets in motion, if it does."""
     rng = np.random.default_rng([seed, 13])
-    if stills and rng.random() < STILLS:
-        return "still", stills[int(rng.integers(len(stills)))]
+    return stills[int(rng.integers(len(stills)))] if stills and rng.random() < STILLS else None
+
+
+def who(seed: int, size_px: int, still: StillPortrait | None) -> tuple[str, Portrait | StillPortrait]:
+    """The style and the face of video `seed`."""
     style = STYLES[seed % len(STYLES)]
-    return style, draw_portrait(seed, style, size_px, cropped=True)
+    return ("still", still) if still else (style, draw_portrait(seed, style, size_px, cropped=True))
 
 
 def save_video(video: Video, folder: Path, name: str) -> None:
@@ -93,6 +110,7 @@ def save_video(video: Video, folder: Path, name: str) -> None:
             path,
             samples=video.samples,
             masks=video.masks.astype(np.float16),
+            acted_eyes=video.acted_eyes.astype(np.float16),
             classes=video.classes.astype(np.int8),
             opening_px=video.opening_px,
             blink=video.blink,
@@ -108,14 +126,45 @@ def save_video(video: Video, folder: Path, name: str) -> None:
 
 
 def draw_videos(
-    folder: Path, count: int, first_seed: int = 0, size_px: int = 256, stills: Sequence[StillPortrait] = ()
+    folder: Path,
+    count: int,
+    first_seed: int = 0,
+    size_px: int = 256,
+    stills: Sequence[StillPortrait] = (),
+    processes: int = 1,
 ) -> None:
-    """Draw `count` videos that are not there yet, TWINS of each speech; what a killed run left whole is kept, what is
-    none of them is deleted."""
+    """Draw `count` videos that are not there yet, TWINS of each speech, in so many processes; what a killed run left
+    whole is kept, what is none of them is deleted. Raises EnvironmentError when a process is killed."""
     seeds = {f"{seed:06d}": seed for seed in range(first_seed, first_seed + count)}
     for path in folder.glob("*.np[yz]"):
         if path.name.split(".")[0] not in seeds:
             path.unlink()
-    for name, seed in seeds.items():
-        if not (folder / f"{name}.npz").exists():
-            save_video(make_video(seed, size_px, stills=stills, does=seed // TWINS * TWINS), folder, name)
+    missing = [seed for name, seed in seeds.items() if not (folder / f"{name}.npz").exists()]
+    draw, chosen = partial(draw_video, folder, size_px), (still_of(seed, stills) for seed in missing)
+    if processes == 1:
+        return follow(map(draw, missing, chosen), len(missing))
+    try:
+        with ProcessPoolExecutor(processes, get_context("spawn"), begin_drawing) as pool:
+            follow(pool.map(draw, missing, chosen), len(missing))
+    except BrokenProcessPool:
+        why = f"one of {processes} processes was killed, mostly because memory was short"
+        raise EnvironmentError(f"{folder}: {why}; run again, with fewer --cores") from None
+
+
+def follow(done: Iterable[None], count: int) -> None:
+    """Tell how many of `count` videos are done."""
+    for number, _ in enumerate(done):
+        if number % 50 == 0:
+            print(f"draw_videos {number}/{count}", file=sys.stderr)
+
+
+def begin_drawing() -> None:
+    """In a process that draws beside others: one thread, and no life after its parent's."""
+    die_with_parent(signal.SIGTERM)
+    cv2.setNumThreads(1)
+
+
+def draw_video(folder: Path, size_px: int, seed: int, still: StillPortrait | None) -> None:
+    """Draw video `seed`, which does what its twin does."""
+    video = make_video(seed, size_px, still=still, does=seed // TWINS * TWINS)
+    save_video(video, folder, f"{seed:06d}")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -109,12 +108,12 @@ def roughness(flow: Tensor) -> Tensor:
     return flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
 
 
-def train_codec(videos: Path, folder: Path, codec: Path, steps: int, batch: int = 8, data: str = "") -> None:
-    """Train the codec on the videos' frames; writes a diffusers folder `codec`. `data` tells the videos from others."""
-    warnings.filterwarnings("ignore", message=".*channels_last.*")
+def train_codec(videos: Path, folder: Path, steps: int, batch: int = 8, data: str = "") -> MotionCodec:
+    """The codec, trained on the videos' frames, its latents evened out. `data` tells the videos from others."""
     torch.manual_seed(0)
     device = Ranks.join().device
     net = MotionCodec().to(device, memory_format=torch.channels_last)
+    net.lids.requires_grad_(False)  # the pattern of shut lids has a part of its own (lids.py)
     twins = twins_of(frame_files(videos))
 
     def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
@@ -125,7 +124,7 @@ def train_codec(videos: Path, folder: Path, codec: Path, steps: int, batch: int 
     plan = Plan(steps=steps, learning_rate=6e-4, warmup=100, ema=0.995, weight_decay=0.0)
     fit(net, loss_of_draw, plan, folder, data=data)
     even_out(net, covariance(net, twins, steps, batch))
-    net.cpu().save_pretrained(codec)
+    return net.requires_grad_(True)
 
 
 def codec_loss(net: MotionCodec, pairs: Pairs, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:

@@ -19,8 +19,11 @@ from linker.model.architecture import Architecture
 from linker.model.audio_context import encode_speech
 from linker.model.codec import encode_frames, read_portrait
 from linker.model.masks import ranged_masks
+from linker.model.motion_codec import MotionCodec
 from linker.records import atomic
 from linker.train.codec import RESTING_SHARE, frame_files
+from linker.train.lids import OPEN as OPEN_LIDS
+from linker.train.lids import written
 from linker.train.mapped import mapped
 from linker.train.ranks import mixed, training_dtype
 
@@ -51,12 +54,27 @@ class Batch:
 
 
 def encode_video(codec: torch.nn.Module, encoder: torch.nn.Module, frames_file: Path) -> dict[str, np.ndarray]:
-    """One drawn video as the stages read it."""
+    """One drawn video as the stages read it; a MotionCodec's blinks are written alike for all (decision 0019)."""
     with np.load(frames_file.with_name(frames_file.name.replace(".frames.npy", ".npz"))) as truth:
         samples, masks = truth["samples"].astype(np.float32), truth["masks"]
-        known = {name: truth[name] for name in KNOWN if name in truth}
+        shut, eyes = truth["acted_blink"], truth["acted_eyes"]
+        known = {name: truth[name] for name in KNOWN}
     frames = np.load(frames_file)
-    return known | encode_clip(codec, encoder, frames, samples, masks, portrait_of(frames_file.name, len(frames)))
+    portrait = portrait_of(frames_file.name, len(frames))
+    portrait = portrait if shut[portrait] < OPEN_LIDS else 0
+    found = encode_clip(codec, encoder, frames, samples, masks, portrait)
+    if isinstance(codec, MotionCodec):
+        found["latents"] = written_latents(codec, found["latents"], eyes, shut)
+    return known | found
+
+
+@torch.no_grad()
+def written_latents(codec: MotionCodec, latents: np.ndarray, eyes: np.ndarray, shut: np.ndarray) -> np.ndarray:
+    """Encoded latents (T, C, h, w) whose blinks are the codec's pattern, from the eyes' masks (T, h, w) and how far
+    lids are shut (T,)."""
+    device = next(codec.parameters()).device
+    encoded, where = (torch.from_numpy(each.astype(np.float32)).to(device) for each in (latents, eyes))
+    return half(written(codec, encoded, where, shut))
 
 
 @torch.no_grad()

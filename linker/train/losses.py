@@ -8,7 +8,7 @@ from torch import Tensor
 from linker.model.schedule import signal_levels
 
 GAMMA = 5.0
-BLINKS = 9.0  # how much more the eyes of a frame count whose lids the speech shuts
+BLINKS = 3.0  # how much more the eyes of a frame count whose lids the speech shuts
 CALM = 0.3  # squared change from the portrait, in deviations, under which samples count alike
 
 

@@ -1,7 +1,7 @@
 """What is seen of a window: its most telling frames as the codec draws them, and how far they are from the true ones.
 
-The codec's latents of shut lids differ from face to face (0.3 is their mean cosine), though one pattern shuts the eyes
-of all: a loss on latents asks for the one, a loss on pixels is content with the other (decision 0018).
+What an encoder writes of the same mouth or lids differs from face to face, though a decoder draws them of less: a loss
+on latents asks for all of it, a loss on pixels for what is seen (decision 0018).
 
 Shape suffixes: B = samples, F = frames, C = channels, h x w = a latent's sides, S = a picture's.
 """

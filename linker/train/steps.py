@@ -1,4 +1,4 @@
-"""The training rules' steps, in order: videos, codec, speech encoder, encoded videos, stage 1, stage 2.
+"""The training rules' steps, in order: videos, codec with its shut lids, speech encoder, encoded videos, both stages.
 
 Each writes one small file when it is done, and keeps its resumable state in a folder beside it.
 """
@@ -10,6 +10,8 @@ import json
 import os
 import shutil
 import sys
+import warnings
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import torch
 
 from linker import __version__, heartbeat
 from linker.backends import load_speech_encoder
-from linker.config import DRAWN_FORM, ENCODED_FORM, TrainSettings
+from linker.config import CODEC_FORM, DRAWN_FORM, ENCODED_FORM, TrainSettings
 from linker.errors import EnvironmentError
 from linker.model.architecture import MINI, Architecture
 from linker.model.card import read_card
@@ -33,35 +35,44 @@ from linker.train import speech as speech_module
 from linker.train.curves import draw_curves
 from linker.train.dataset import encode_clip, keep_only, latent_deviation, portrait_of
 from linker.train.dataset import encode_videos as encode_range
+from linker.train.fit import STATE
 from linker.train.footage import Segment, decoded, read_segments
 from linker.train.journal import read_metrics
+from linker.train.lids import teach_lids
 from linker.train.presets import deciding
 from linker.train.ranks import Ranks
 from linker.train.record import write_record
 from linker.train.stages import stage_1, stage_2, train_stage
 from linker.train.stills import Stills, read_stills
 
+LIDS_SHARE = 0.3  # steps that shut lids are taught, a share of the codec's
 HELD_OUT = 4  # videos that samples are made of, and that are not trained on
 HELD_OUT_SEED = 100_000_000  # of the first one that is drawn
 
 
-def draw_videos(videos: Path, settings: TrainSettings) -> None:
+def draw_videos(videos: Path, settings: TrainSettings, processes: int = 1) -> None:
     """Draw and speak the training videos into the folder of the listing `videos`."""
     folder, held_out = videos.parent, videos.parent.with_name("encoded") / "held_out"
     found = read_stills(Path(settings.stills), folder.with_name("stills")) if settings.stills else Stills()
     made_of = f"{__version__} {DRAWN_FORM} {settings.data_seed} {found.digest}"
     for part, count, seed in ((folder, settings.videos, 0), (held_out, HELD_OUT, HELD_OUT_SEED)):
         keep_only(part, made_of)
-        draw_range(part, count, seed + settings.data_seed, stills=found.faces)
+        draw_range(part, count, seed + settings.data_seed, stills=found.faces, processes=processes)
     told = {"stills": len(found.faces), "skipped": found.skipped, "made_of": made_of}
     write_json(videos, {"videos": settings.videos, "first_seed": settings.data_seed} | told)
 
 
 def train_codec(videos: Path, codec: Path, settings: TrainSettings) -> None:
-    """Train the image codec; `codec` is the config.json of its diffusers folder."""
+    """Train the image codec, and then how it writes and draws shut lids; `codec` is the config.json of its diffusers
+    folder."""
     use_cores()
-    state = codec.parent.with_name("codec.state")
-    codec_module.train_codec(videos.parent, state, codec.parent, settings.codec_steps, data=sha256_file(videos))
+    warnings.filterwarnings("ignore", message=".*channels_last.*")
+    state, data = codec.parent.with_name("codec.state"), f"{CODEC_FORM} {sha256_file(videos)}"
+    net = codec_module.train_codec(videos.parent, state, settings.codec_steps, data=data)
+    twins = codec_module.twins_of(codec_module.frame_files(videos.parent))
+    steps = ceil(LIDS_SHARE * settings.codec_steps)
+    teach_lids(net, twins, state.with_name("lids.state"), steps, data=sha256_file(state / STATE))
+    net.cpu().save_pretrained(codec.parent)
 
 
 def train_speech(speech: Path, settings: TrainSettings) -> None:
@@ -188,7 +199,7 @@ def train_stage2(
     tiny = codec.parent.with_name("tiny")
     for part in (codec.parent, speech.parent, *([tiny] if tiny.is_dir() else [])):
         copy_part(part, weights.parent / part.name)
-    runs = {part.parent.name: part.parent.with_name(f"{part.parent.name}.state") for part in (codec, speech)}
+    runs = {name: codec.parent.with_name(f"{name}.state") for name in ("codec", "lids", "speech")}
     runs |= {"stage1": stage1.parent, "stage2": state}
     draw_curves({name: read_metrics(folder) for name, folder in runs.items()}, curves)
     write_record(record, settings, runs, data)

@@ -1,0 +1,85 @@
+"""Stages: what a killed one makes, what is named of its draws, in which precision it computes, how errors are told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import TINY, tiny_model
+
+from linker.config import TrainSettings
+from linker.train import stages
+from linker.train.dataset import Windows
+from linker.train.losses import Noising
+from linker.train.stages import Stage, by_noise, draw, stage_1, stage_2, stage_loss, train_stage
+
+SHORT = TrainSettings(stage1_steps=6, stage1_batch=2, stage2_steps=6, stage2_batch=2, save_every=2, sample_every=0)
+PICTURES, WINDOWS = stage_1(SHORT), replace(stage_2(SHORT), seen_weight=0.0)
+
+
+@pytest.fixture
+def encoded(tmp_path: Path) -> Path:
+    """Five encoded videos of noise, each with one number in all its latents' first channel."""
+    rng, folder = np.random.default_rng(0), tmp_path / "encoded"
+    folder.mkdir()
+    for number in range(5):
+        arrays = {"latents": rng.standard_normal((24, 4, 8, 8)), "speech": rng.standard_normal((24, 24))}
+        arrays |= {"masks": rng.random((24, 3, 8, 8)) / 3, "still": rng.standard_normal((4, 8, 8))}
+        arrays |= {"reference": rng.standard_normal((4, 8, 8))}
+        arrays["latents"][:, 0] = number
+        told = {name: value.astype(np.float16) for name, value in arrays.items()}
+        np.savez(folder / f"video{number}.npz", portrait=np.zeros((32, 32, 3), np.uint8), **told)
+    return folder
+
+
+@pytest.mark.parametrize("stage", [PICTURES, WINDOWS], ids=["stage1", "stage2"])
+def test_a_killed_stage_ends_like_one_that_was_not(
+    encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    whole, killed, resumed = (tiny_model().train() for _ in range(3))
+    train_stage(whole, stage, encoded, tmp_path / "whole")
+    count, real = 0, stages.stage_loss
+
+    def loss_until_killed(*given: object) -> object:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise KeyboardInterrupt
+        return real(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stages, "stage_loss", loss_until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_stage(killed, stage, encoded, tmp_path / "killed")
+    monkeypatch.setattr(stages, "stage_loss", real)
+    train_stage(resumed, stage, encoded, tmp_path / "killed")
+    pairs = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert not torch.equal(whole.denoising.conv_out.weight, tiny_model().denoising.conv_out.weight)
+
+
+def test_a_draw_is_named_by_the_videos_it_is_made_of(encoded: Path) -> None:
+    windows, stage = Windows(encoded, TINY), PICTURES
+    for number in range(6):
+        names = windows.videos_of(number, stage.batch, stage.seed)
+        shown = draw(windows, stage, 1000, number).batch.target[:, 0, 0, 0, 0]
+        assert names == [f"video{round(value)}" for value in shown.tolist()]
+
+
+def test_a_stage_in_bfloat16_has_nearly_the_loss_of_one_in_float32(encoded: Path) -> None:
+    model, windows = tiny_model().train(), Windows(encoded, TINY)
+    whole, half = (replace(WINDOWS, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    drawn, device = draw(windows, whole, 1000, 0), torch.device("cpu")
+    losses = [stage_loss(model, stage, Noising(), None, drawn, device)[0] for stage in (whole, half)]
+    assert losses[0].item() != losses[1].item()
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.05)
+    losses[1].backward()
+    masters = [value for value in model.parameters() if value.grad is not None]
+    assert {value.dtype for value in masters} == {value.grad.dtype for value in masters} == {torch.float32}
+
+
+def test_errors_are_told_by_the_level_of_their_noise() -> None:
+    error, timestep = torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([0, 249, 750, 999])
+    assert by_noise(error, timestep) == {"noise/0-249": 1.5, "noise/750-998": 4.0, "noise/999": 8.0}
