@@ -47,8 +47,8 @@ def masked_mean(error_BFhw: Tensor, mask_Bhw: Tensor) -> Tensor:
 
 
 def blinking(error_BFhw: Tensor, blink_BF: Tensor) -> Tensor:
-    """Errors of frames in which the speech shuts lids count more: a tenth of all, and what shuts is small (decision
-    0016)."""
+    """Errors of frames in which the speech shuts lids count more: a tenth of all, and what shuts is small
+    (decisions 0016 and 0019)."""
     return error_BFhw * (1 + BLINKS * blink_BF)[:, :, None, None]
 
 
