@@ -18,8 +18,8 @@ SAMPLE_RATE_HZ = 16_000  # what the speech encoder hears
 FACE_PX = 512  # side of the square portrait crop
 EYES_Y, MOUTH_Y = 0.4375, 0.672  # where crops have their eyes and mouth, in training and at work, shares of the side
 REGIONS = ("head", "mouth", "eyes")  # the order of every per-region tensor
-MEASURED_FORM = 3  # of what curation measures of a video, of drawn training videos and of encoded ones: raise a number
-DRAWN_FORM = 4  # when what they hold changes, and all are made anew
+MEASURED_FORM = 3  # of what curation measures of a video, of drawn training videos, of the codec trained on them and
+DRAWN_FORM = 4  # of encoded videos: raise a number when what they hold changes, and all are made anew
 CODEC_FORM = 2
 ENCODED_FORM = 4
 PACKAGE_DIR = Path(__file__).resolve().parent
@@ -265,12 +265,7 @@ class TrainSettings(Group):
         "", description="folder of portraits that are set in motion in two of five drawn videos; empty = drawn people"
     )
     utterances: int = Field(3000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
-    codec_steps: int = Field(
-        2600,
-        ge=1,
-        le=10_000_000,
-        description="steps of the image codec (shut lids: three tenths more)",
-    )
+    codec_steps: int = Field(2600, ge=1, le=10_000_000, description="steps of the image codec; shut lids: 3/10 more")
     speech_steps: int = Field(1600, ge=1, le=10_000_000, description="steps of the speech encoder, 16 pieces each")
     learning_rate: float | None = Field(None, gt=0, le=1, description="of both stages; empty = the preset's")
     stage1_steps: int | None = Field(None, ge=1, le=10_000_000, description="steps of stage 1; empty = the preset's")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from stage_of_two import train
+from tiny import write_encoded
 from torch import Tensor, nn
 
 from linker.config import LaunchSettings, TrainSettings
@@ -28,17 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def encoded(tmp_path: Path) -> Path:
-    """Two encoded videos of noise, as the tiny model reads them."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "encoded"
-    folder.mkdir()
-    for number in range(2):
-        arrays = {"latents": rng.standard_normal((24, 4, 8, 8)), "speech": rng.standard_normal((24, 24))}
-        arrays |= {"masks": rng.random((24, 3, 8, 8)) / 3, "still": rng.standard_normal((4, 8, 8))}
-        arrays |= {"reference": rng.standard_normal((4, 8, 8))}
-        told = {name: value.astype(np.float16) for name, value in arrays.items()}
-        np.savez(folder / f"{number}.npz", portrait=np.zeros((32, 32, 3), np.uint8), **told)
-    return folder
+    return write_encoded(tmp_path / "encoded", 2)
 
 
 def assert_close(one: Path, other: Path) -> None:

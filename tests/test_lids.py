@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import SMALL_CODEC, small_motion_codec
 
 from linker.backends import load_speech_encoder
 from linker.config import MINI_DIR
@@ -22,7 +23,6 @@ from linker.train.codec import twins_of
 from linker.train.dataset import encode_video
 from linker.train.lids import OPEN, Shown, course_of, draw_shown, lids_loss, teach_lids, written
 
-SMALL = {"latent_channels": 4, "widths": (8, 12, 16), "paint_width": 8}
 BLINK = np.array([0, 0, 0.4, 1, 0.6, 0, 0], np.float32)
 COUNT = 10
 CURVES = st.lists(st.sampled_from([0.0, 0.02, 0.3, 0.8, 1.0]), min_size=1, max_size=30)
@@ -30,12 +30,7 @@ CURVES = st.lists(st.sampled_from([0.0, 0.02, 0.3, 0.8, 1.0]), min_size=1, max_s
 
 @pytest.fixture
 def codec() -> MotionCodec:
-    torch.manual_seed(0)
-    codec = MotionCodec(**SMALL)
-    with torch.no_grad():
-        for value in codec.parameters():
-            value.add_(0.05 * torch.randn_like(value))
-    return codec
+    return small_motion_codec()
 
 
 def write_blinking_twins(folder: Path) -> list[list[Path]]:
@@ -145,7 +140,7 @@ def test_a_killed_teaching_ends_like_one_that_was_not(tmp_path: Path, monkeypatc
 
     def taught(state: str, kill_at: int = -1) -> MotionCodec:
         torch.manual_seed(0)
-        codec = MotionCodec(**SMALL)
+        codec = MotionCodec(**SMALL_CODEC)
 
         def draw(twins: list[list[Path]], step: int, batch: int) -> Shown:
             if step == kill_at:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import SMALL_CODEC, small_motion_codec
 
 from linker.errors import EnvironmentError
 from linker.model.codec import FINEST, decode_frames, encode_frames, load_codec, read_portrait, to_pixels
@@ -28,18 +29,10 @@ from linker.train.codec import (
     twins_of,
 )
 
-SMALL = {"latent_channels": 4, "widths": (8, 12, 16), "paint_width": 8}
-
 
 @pytest.fixture(scope="module")
 def codec() -> MotionCodec:
-    """Every weight drawn, so that no layer that starts at zero hides a path."""
-    torch.manual_seed(0)
-    codec = MotionCodec(**SMALL).eval()
-    with torch.no_grad():
-        for value in codec.parameters():
-            value.add_(0.05 * torch.randn_like(value))
-    return codec
+    return small_motion_codec()
 
 
 def picture(side: int = 64, seed: int = 0) -> np.ndarray:
@@ -58,7 +51,7 @@ def test_the_portraits_own_latent_is_zero(codec: MotionCodec) -> None:
 
 @torch.no_grad()
 def test_before_training_every_frame_is_the_portrait() -> None:
-    codec = MotionCodec(**SMALL)
+    codec = MotionCodec(**SMALL_CODEC)
     portrait = read_portrait(codec, picture(), 64)
     made = decode_frames(codec, torch.randn(3, 4, 4, 4), portrait.appearance)
     assert np.abs(made.astype(int) - picture()).max() <= 5  # the paint's cover starts at 0.02

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from tiny import TINY, tiny_model
+from tiny import TINY, tiny_model, write_encoded
 
 from linker.config import TrainSettings
 from linker.train import stages
@@ -22,17 +21,7 @@ PICTURES, WINDOWS = stage_1(SHORT), replace(stage_2(SHORT), seen_weight=0.0)
 
 @pytest.fixture
 def encoded(tmp_path: Path) -> Path:
-    """Five encoded videos of noise, each with one number in all its latents' first channel."""
-    rng, folder = np.random.default_rng(0), tmp_path / "encoded"
-    folder.mkdir()
-    for number in range(5):
-        arrays = {"latents": rng.standard_normal((24, 4, 8, 8)), "speech": rng.standard_normal((24, 24))}
-        arrays |= {"masks": rng.random((24, 3, 8, 8)) / 3, "still": rng.standard_normal((4, 8, 8))}
-        arrays |= {"reference": rng.standard_normal((4, 8, 8))}
-        arrays["latents"][:, 0] = number
-        told = {name: value.astype(np.float16) for name, value in arrays.items()}
-        np.savez(folder / f"video{number}.npz", portrait=np.zeros((32, 32, 3), np.uint8), **told)
-    return folder
+    return write_encoded(tmp_path / "encoded", 5)
 
 
 @pytest.mark.parametrize("stage", [PICTURES, WINDOWS], ids=["stage1", "stage2"])

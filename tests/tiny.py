@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderDC
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from linker.model.architecture import Architecture
 from linker.model.lingualinker import LinguaLinker
+from linker.model.motion_codec import MotionCodec
 from linker.model.unet import Conditions
 
 TINY = Architecture(
     size="tiny", sample_px=32, latent_px=8, latent_channels=4, channels=(16, 32), attention=(True, True), heads=2,
     norm_groups=8, speech_dim=24, audio_dim=12, motion_heads=2, reference_positions=True, quiet_noise=True,
 )  # fmt: skip
+
+SMALL_CODEC = {"latent_channels": 4, "widths": (8, 12, 16), "paint_width": 8}
 
 
 def tiny_model(seed: int = 0, arch: Architecture = TINY) -> LinguaLinker:
@@ -26,6 +30,30 @@ def tiny_model(seed: int = 0, arch: Architecture = TINY) -> LinguaLinker:
         for value in model.parameters():
             value.add_(0.1 * torch.randn_like(value))
     return model
+
+
+def small_motion_codec() -> MotionCodec:
+    """Every weight drawn, so that no layer that starts at zero hides a path."""
+    torch.manual_seed(0)
+    codec = MotionCodec(**SMALL_CODEC).eval()
+    with torch.no_grad():
+        for value in codec.parameters():
+            value.add_(0.05 * torch.randn_like(value))
+    return codec
+
+
+def write_encoded(folder: Path, count: int) -> Path:
+    """Encoded videos of noise, as the tiny model reads them, the first channel of whose latents is their number."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(count):
+        arrays = {"latents": rng.standard_normal((24, 4, 8, 8)), "speech": rng.standard_normal((24, 24))}
+        arrays |= {"masks": rng.random((24, 3, 8, 8)) / 3, "still": rng.standard_normal((4, 8, 8))}
+        arrays |= {"reference": rng.standard_normal((4, 8, 8))}
+        arrays["latents"][:, 0] = number
+        told = {name: value.astype(np.float16) for name, value in arrays.items()}
+        np.savez(folder / f"video{number}.npz", portrait=np.zeros((32, 32, 3), np.uint8), **told)
+    return folder
 
 
 def tiny_codec() -> AutoencoderDC:

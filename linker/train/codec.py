@@ -133,18 +133,23 @@ def codec_loss(net: MotionCodec, pairs: Pairs, noise: torch.Generator) -> tuple[
     with mixed(target.device, training_dtype("auto", target.device)):
         latent = net.encode(pairs.frames[0], pairs.portraits[0])
         noisy = latent + LATENT_NOISE * torch.randn(latent.shape, generator=noise).to(latent)
-        seen = net.read(pairs.portraits[1].contiguous(memory_format=torch.channels_last))
-        features = net.mover(noisy[pairs.mover], seen.maps)
-        flow = net.flow_of(features)
-        shifted = moved(seen.pixels, flow)
-        made = laid(shifted, *net.painted(shifted, features))
+        made, shifted, rough = drawn(net, noisy[pairs.mover], pairs.portraits[1])
     loss = picture_loss(made, target, pairs.weight) + 0.5 * picture_loss(shifted, target, even)
     wide = (latent.square().mean((0, 2, 3)) - 1).abs().mean()
-    rough = roughness(flow) * target.shape[-1] / 2
     differing = apart(latent)
     told = {"l1": made - target, "moved": shifted - target, "still": pairs.portraits[1] - target}
     parts = {name: error.detach().abs().mean().item() for name, error in told.items()} | {"apart": differing.item()}
     return loss + TEAR * rough + 0.01 * wide + ALIKE * differing, parts
+
+
+def drawn(net: MotionCodec, latent_BChw: Tensor, portraits_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Portraits as latents have them: moved and painted, moved alone, each (B, 3, H, W); how rough the flow is, in
+    pixels."""
+    seen = net.read(portraits_B3HW.contiguous(memory_format=torch.channels_last))
+    features = net.mover(latent_BChw, seen.maps)
+    flow = net.flow_of(features)
+    shifted = moved(seen.pixels, flow)
+    return laid(shifted, *net.painted(shifted, features)), shifted, roughness(flow) * portraits_B3HW.shape[-1] / 2
 
 
 @torch.no_grad()

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linker.model.motion_codec import LIDS_REACH, MotionCodec, laid, moved
-from linker.train.codec import CROSSED, LOOKS, RESTING_SHARE, TEAR, WEIGHTS, coloured, picture_loss, roughness
+from linker.model.motion_codec import LIDS_REACH, MotionCodec
+from linker.train.codec import CROSSED, LOOKS, RESTING_SHARE, TEAR, WEIGHTS, coloured, drawn, picture_loss
 from linker.train.fit import Plan, fit
 from linker.train.ranks import mixed, training_dtype
 
@@ -147,13 +147,8 @@ def lids_loss(net: MotionCodec, shown: Shown, noise: torch.Generator) -> tuple[T
             opened = opened_at(shown.eyes, own, before, after, shown.share)
         latent = opened + net.shut(shown.eyes, shown.shut)
         latent = latent + NOISE * torch.randn(latent.shape, generator=noise).to(latent)
-        seen = net.read(shown.portraits[1].contiguous(memory_format=torch.channels_last))
-        features = net.mover(latent, seen.maps)
-        flow = net.flow_of(features)
-        shifted = moved(seen.pixels, flow)
-        made = laid(shifted, *net.painted(shifted, features))
+        made, shifted, rough = drawn(net, latent, shown.portraits[1])
     loss = picture_loss(made, target, shown.weight) + 0.25 * picture_loss(shifted, target, shown.weight)
-    rough = roughness(flow) * target.shape[-1] / 2
     off = (made - target).detach().abs().mean(1, keepdim=True)
     parts = {"l1": off.mean().item()} | at_eyes(off, shown)
     return loss + TEAR * rough, parts
