@@ -27,6 +27,8 @@ from linker.status import RowState, counts, read_states, table, told_left_over
 from linker.train.presets import TRAIN_PRESETS, refuse_useless_training
 
 DEMO = ROOT_DIR / "workflow" / "resources" / "demo" / "manifest.csv"
+# On all cores, a file in one process: its tests share networks, or a cluster.
+ALL_TESTS = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", str(ROOT_DIR / "tests")]
 Arguments = Callable[[argparse.ArgumentParser], None]
 Verb = Callable[[argparse.Namespace], int]
 
@@ -38,7 +40,7 @@ def demo(options: argparse.Namespace) -> int:
 
 def test(options: argparse.Namespace) -> int:
     """Run the tests; further words go to pytest."""
-    words = [sys.executable, "-m", "pytest", *(options.words or [str(ROOT_DIR / "tests")])]
+    words = [sys.executable, "-m", "pytest", *(options.words or ALL_TESTS)]
     return subprocess.run(words, cwd=ROOT_DIR, check=False).returncode
 
 

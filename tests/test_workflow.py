@@ -328,7 +328,9 @@ def test_the_plan_prepares_n_and_m_times_and_writes_nothing(workshop: Workshop) 
 
 
 @pytest.mark.parametrize(
-    "owner", ["", '{"pid": 1', json.dumps({"pid": os.getpid(), "start": "1", "host": socket.gethostname()})]
+    "owner",
+    ["", '{"pid": 1', json.dumps({"pid": os.getpid(), "start": "1", "host": socket.gethostname()})],
+    ids=["empty", "torn", "began-before"],
 )
 def test_a_dead_runs_lock_is_taken_over(tmp_path: Path, owner: str) -> None:
     stale = tmp_path / ".snakemake" / "locks" / "0.input.lock"
