@@ -40,17 +40,20 @@ TRIES: list[figures.Try] = [
 @dataclass(frozen=True)
 class Variant:
     """losses: weights of both stages; masks_only: gates are the masks alone; forgets: no window sees the one before it,
-    or leads on from it; single: stage 1's steps go to stage 2."""
+    or leads on from it; single: stage 1's steps go to stage 2; seen: share of stage 2's steps, the last ones, that
+    weigh what is seen, which the paper does not (decision 0018)."""
 
     losses: dict[str, float] = field(default_factory=dict)
     masks_only: bool = False
     forgets: bool = False
     single: bool = False
+    seen: float = 0.0
 
     def of(self, stage: Stage) -> Stage:
-        """A stage as this variant has it; none weighs what is seen, which the paper does not (decision 0018)."""
+        """A stage as this variant has it."""
         frozen = (*stage.frozen, "*.gate.*") if self.masks_only else stage.frozen
-        return replace(stage, frozen=frozen, seen_weight=0.0, **self.losses)
+        seen = stage.seen_weight if self.seen else 0.0
+        return replace(stage, frozen=frozen, seen_weight=seen, seen_from=1 - self.seen, **self.losses)
 
 
 VARIANTS = {
@@ -59,6 +62,8 @@ VARIANTS = {
     "gates are masks alone": Variant(masks_only=True),
     "without preceding frames": Variant(forgets=True),
     "a single stage": Variant(single=True),
+    "what is seen counts": Variant(seen=1.0),
+    "what is seen counts in the second half": Variant(seen=0.5),
 }
 
 
@@ -80,7 +85,7 @@ def train(variant: Variant, training: Path, folder: Path, steps: int, stage1_ste
     with mock.patch.object(Windows, "_sample", forgetful(Windows._sample) if variant.forgets else Windows._sample):
         if not variant.single:
             train_stage(model.train(), first, encoded, folder / "stage1")
-        train_stage(model.train(), second, encoded, folder / "stage2")
+        train_stage(model.train(), second, encoded, folder / "stage2", parts if variant.seen else None)
     for part in ("codec", "speech"):
         shutil.copytree(parts / part, folder / "weights" / part, dirs_exist_ok=True)
     model.save_pretrained(folder / "weights", {"stage": 2}, torch.float32)

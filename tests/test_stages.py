@@ -49,6 +49,29 @@ def test_a_killed_stage_ends_like_one_that_was_not(
     assert not torch.equal(whole.denoising.conv_out.weight, tiny_model().denoising.conv_out.weight)
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_what_is_seen_counts_from_its_share_of_the_steps_on(
+    encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    judges, real = [], stages.stage_loss
+
+    def loss_that_tells(model: object, stage: object, noising: object, seen: object, *others: object) -> object:
+        judges.append(seen)
+        return real(model, stage, noising, None, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stages, "stage_loss", loss_that_tells)
+    monkeypatch.setattr(stages, "Seen", lambda *given: "judge")
+    plan = replace(WINDOWS.plan, accumulate=accumulate)
+    late = replace(WINDOWS, plan=plan, seen_weight=1.0, seen_from=0.5)
+    train_stage(tiny_model().train(), late, encoded, tmp_path / "stage", tmp_path)
+    assert judges == [None] * 3 * accumulate + ["judge"] * 3 * accumulate
+
+
+def test_what_is_seen_counts_at_once_where_training_starts_from_a_checkpoint() -> None:
+    assert stage_2(SHORT).seen_from > 0
+    assert stage_2(SHORT.model_copy(update={"start": "mini"})).seen_from == 0
+
+
 def test_a_draw_is_named_by_the_videos_it_is_made_of(encoded: Path) -> None:
     windows, stage = Windows(encoded, TINY), PICTURES
     for number in range(6):

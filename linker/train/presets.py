@@ -22,13 +22,18 @@ class TrainPreset(NamedTuple):
     full_noise: float  # share of samples at the last timestep, where few-step sampling does most of its work
     change_weight: float  # of the error's change from frame to frame, beside the error itself
     seen_weight: float  # of the pixels at mouth and eyes, when the codec draws them
+    seen_from: float  # share of stage 2's steps before which they do not count, in training from nothing
     only_new: bool  # stage 2 trains only what is new in it
 
 
 TRAIN_PRESETS = {
-    "mini": TrainPreset(6e-4, 200, 16, 3600, 2, full_noise=0.4, change_weight=1.0, seen_weight=6.0, only_new=False),
+    "mini": TrainPreset(
+        6e-4, 200, 16, 3600, 2, full_noise=0.4, change_weight=1.0, seen_weight=6.0, seen_from=0.5, only_new=False
+    ),
     # section 4.1; steps as Hallo's
-    "base": TrainPreset(1e-5, 30_000, 4, 30_000, 4, full_noise=0.0, change_weight=0.0, seen_weight=0.0, only_new=True),
+    "base": TrainPreset(
+        1e-5, 30_000, 4, 30_000, 4, full_noise=0.0, change_weight=0.0, seen_weight=0.0, seen_from=0.0, only_new=True
+    ),
 }
 
 

@@ -43,6 +43,7 @@ class Stage:
     mouth_weight: float = 2.0
     eyes_weight: float = 4.0
     seen_weight: float = 0.0  # of what is seen at mouth and eyes (decision 0018)
+    seen_from: float = 0.0  # share of the steps before which that does not count (decision 0020)
     change_weight: float = 0.0  # of the error's change from frame to frame (decision 0014)
     drop: float = 0.05
     start_share: float = 0.2
@@ -66,7 +67,7 @@ def stage_2(settings: TrainSettings) -> Stage:
     plan = plan_of(settings, preset.stage2_steps, ema=0.998)
     return Stage(
         "stage2", 12, preset.stage2_batch, plan, NEW_IN_STAGE_2 if preset.only_new else ("*",),
-        seen_weight=preset.seen_weight, **shared(settings),
+        seen_weight=preset.seen_weight, seen_from=0.0 if settings.start else preset.seen_from, **shared(settings),
     )  # fmt: skip
 
 
@@ -144,12 +145,14 @@ def train_stage(
     windows, noising = Windows(cache, model.arch), Noising(ranks.device)
     print(f"{stage.name}: {len(windows.files)} videos, {stage.plan.steps} steps, {ranks.count} x", file=sys.stderr)
     seen = Seen(parts / "codec", model.arch, ranks.device) if parts and stage.seen_weight else None
+    unseen = round(stage.seen_from * stage.plan.steps) * stage.plan.accumulate * ranks.count  # the first so many draws
     draws = Ahead(lambda number: draw(windows, stage, len(noising.signal), number), ranks.count)
     with draws, watched(model) as gates:
 
         def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
             drawn = draws(number)
-            loss, parts = stage_loss(model, stage, noising, seen, drawn, ranks.device)
+            judge = seen if number >= unseen else None
+            loss, parts = stage_loss(model, stage, noising, judge, drawn, ranks.device)
             told = {"data_s": draws.waited_s, "frames": stage.batch * stage.frames}
             return loss, parts | gates.tell() | told
 
