@@ -27,7 +27,7 @@ from linker.status import RowState, counts, read_states, table, told_left_over
 from linker.train.presets import TRAIN_PRESETS, refuse_useless_training
 
 DEMO = ROOT_DIR / "workflow" / "resources" / "demo" / "manifest.csv"
-# On all cores, a file in one process: its tests share networks, or a cluster.
+# On up to four cores, a file in one process: its tests share networks, or a cluster.
 ALL_TESTS = ["-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", str(ROOT_DIR / "tests")]
 Arguments = Callable[[argparse.ArgumentParser], None]
 Verb = Callable[[argparse.Namespace], int]
