@@ -65,6 +65,7 @@ rule train_speech:
     threads: launched_threads()
     params:
         settings=training("utterances", "speech_steps"),
+        form=SPEECH_FORM,
     message:
         "train_speech"
     shell:

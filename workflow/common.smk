@@ -12,7 +12,17 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from linker.config import CODEC_FORM, CRITIC_DIR, DRAWN_FORM, ENCODED_FORM, MEASURED_FORM, MINI_DIR, ROOT_DIR, token
+from linker.config import (
+    CODEC_FORM,
+    CRITIC_DIR,
+    DRAWN_FORM,
+    ENCODED_FORM,
+    MEASURED_FORM,
+    MINI_DIR,
+    ROOT_DIR,
+    SPEECH_FORM,
+    token,
+)
 from linker.footage import read_footage
 from linker.layers import anchored, settings_of
 from linker.manifest import read_manifest

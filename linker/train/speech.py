@@ -1,12 +1,14 @@
 """The mini model's speech encoder: XLS-R's own class made small, warmed up until it hears phonemes.
 
 The paper takes XLS-R as it is. At mini size there is nothing to take, so a small Wav2Vec2 learns to name the viseme of
-every 20 ms of synthetic speech in many languages; stage 2 then freezes it, as it freezes XLS-R.
+every 20 ms of synthetic speech in many languages, and to tell how a face moves with it (decision 0021); stage 2 then
+freezes it, as it freezes XLS-R.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from linker.config import SAMPLE_RATE_HZ
+from linker.config import SAMPLE_RATE_HZ, SPEECH_FORM
 from linker.model.audio_context import normalise_samples, speech_states
 from linker.records import atomic
 from linker.synth.speech import random_speech
-from linker.synth.visemes import N_VISEMES, viseme_classes
+from linker.synth.visemes import N_VISEMES, motion, viseme_classes
 from linker.train.fit import Plan, fit
 from linker.train.ranks import Ranks, mixed, training_dtype
 
 PHASES = 4  # of each band of the first layer; half-wave rectified, four phases add up to its magnitude
 CROP_S = 2.0
+RATE_HZ = 50  # of the encoder's states
+MOVES = ("open", "width", "teeth", "blink", "brow", "yaw_deg", "pitch_deg", "roll_deg")  # curves of Motion it tells
 
 
 def small_encoder() -> Wav2Vec2Model:
@@ -54,52 +58,88 @@ def filter_bank(channels: int, taps: int) -> Tensor:
 
 
 class Listener(nn.Module):
-    """The encoder and the head that names visemes; the head is dropped afterwards."""
+    """The encoder, the head that names visemes and the one that tells MOVES, each in units of its deviation; both heads
+    are dropped afterwards."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = small_encoder()
         self.head = nn.Linear(self.encoder.config.hidden_size, N_VISEMES)
+        self.moves = nn.Linear(self.encoder.config.hidden_size, len(MOVES))
 
-    def forward(self, samples_Bn: Tensor) -> Tensor:
-        return self.head(speech_states(self.encoder, normalise_samples(samples_Bn)))
+    def forward(self, samples_Bn: Tensor) -> tuple[Tensor, Tensor]:
+        """Of samples (B, n), the logits (B, T, N_VISEMES) and the moves (B, T, len(MOVES)) at RATE_HZ."""
+        states = speech_states(self.encoder, normalise_samples(samples_Bn))
+        return self.head(states), self.moves(states)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Spoken crops: samples (count, n) float16, and at RATE_HZ their viseme classes (count, T) and moves
+    (count, T, len(MOVES)) float16, in units of their deviation."""
+
+    samples: Tensor
+    classes: Tensor
+    moves: Tensor
 
 
 def write_pool(path: Path, count: int, seed: int) -> None:
-    """Speak `count` utterances once: CROP_S seconds of each, (count, n) float16, and the class of every 20 ms."""
+    """Speak `count` utterances once, CROP_S seconds of each."""
     samples = np.zeros((count, round(CROP_S * SAMPLE_RATE_HZ)), np.float16)
-    classes = np.zeros((count, round(CROP_S * 50)), np.int8)
+    classes = np.zeros((count, round(CROP_S * RATE_HZ)), np.int8)
+    moves = np.zeros((*classes.shape, len(MOVES)), np.float16)
     for i in range(count):
         speech = random_speech(seed + i, duration_s=(CROP_S, CROP_S + 0.2))
-        n, m = min(len(speech.samples), samples.shape[1]), classes.shape[1]
-        samples[i, :n] = speech.samples[:n]
-        found = viseme_classes(speech)[:m]
-        classes[i, : len(found)] = found
+        moved = motion(speech, seed + i, fps=RATE_HZ)
+        fill(samples[i], speech.samples)
+        fill(classes[i], viseme_classes(speech))
+        fill(moves[i], np.stack([getattr(moved, name) for name in MOVES], axis=1))
     with atomic(path) as temporary:
-        np.savez(temporary, samples=samples, classes=classes)
+        np.savez(temporary, samples=samples, classes=classes, moves=moves)
+
+
+def fill(row: np.ndarray, found: np.ndarray) -> None:
+    """As much of what was found as the row holds; what is shorter leaves its rest as it is."""
+    length = min(len(row), len(found))
+    row[:length] = found[:length]
+
+
+def read_pool(path: Path) -> Pool:
+    """What `write_pool` wrote; a move that none of it makes stays 0."""
+    with np.load(path) as found:
+        deviation = found["moves"].std((0, 1), dtype=np.float32).clip(1e-3)
+        moves = (found["moves"] / deviation).astype(np.float16)
+        return Pool(*(torch.from_numpy(part) for part in (found["samples"], found["classes"].astype(np.int64), moves)))
 
 
 def train_speech(folder: Path, encoder: Path, count: int, steps: int, batch: int = 16) -> None:
     """Warm the small encoder up on `count` spoken crops; writes a transformers folder `encoder`."""
-    pool_file = folder / f"pool.{count}.npz"
+    pool_file = folder / f"pool.{SPEECH_FORM}.{count}.npz"
     if not pool_file.exists():
         write_pool(pool_file, count, seed=1_000_000)
-    pool = np.load(pool_file)
-    samples, classes = torch.from_numpy(pool["samples"]), torch.from_numpy(pool["classes"]).long()
+    pool = read_pool(pool_file)
     torch.manual_seed(0)
     device = Ranks.join().device
     listener = Listener().to(device)
 
     def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
-        rng = torch.Generator().manual_seed(number)
-        rows = torch.randint(len(samples), (batch,), generator=rng)
+        rows = torch.randint(count, (batch,), generator=torch.Generator().manual_seed(number))
+        drawn = Pool(*(part[rows].to(device) for part in vars(pool).values()))
         with mixed(device, training_dtype("auto", device)):
-            logits = listener(samples[rows].float().to(device)).float()
-        target = classes[rows][:, : logits.shape[1]].to(device)
-        loss = F.cross_entropy(logits[:, : target.shape[1]].flatten(0, 1), target.flatten())
-        right = (logits.argmax(-1)[:, : target.shape[1]] == target).float().mean().item()
-        return loss, {"accuracy": right}
+            logits, moves = listener(drawn.samples.float())
+        return speech_loss(logits.float(), moves.float(), drawn)
 
     plan = Plan(steps=steps, learning_rate=1e-3, warmup=100, ema=0.995)
-    fit(listener, loss_of_draw, plan, folder, data=f"{count} pieces")
+    fit(listener, loss_of_draw, plan, folder, data=f"{SPEECH_FORM}: {count} pieces")
     listener.encoder.save_pretrained(encoder)
+
+
+def speech_loss(logits_BTN: Tensor, moves_BTM: Tensor, drawn: Pool) -> tuple[Tensor, dict[str, float]]:
+    """Cross entropy of the visemes and the squared error of the moves, and how many visemes are right."""
+    heard = logits_BTN.shape[1]  # the encoder's last states may lack a frame of the crop
+    target, moved = drawn.classes[:, :heard], drawn.moves[:, :heard].float()
+    named = F.cross_entropy(logits_BTN[:, : target.shape[1]].flatten(0, 1), target.flatten())
+    error = (moves_BTM[:, : moved.shape[1]] - moved).square().mean((0, 1))
+    right = (logits_BTN.argmax(-1)[:, : target.shape[1]] == target).float().mean().item()
+    parts = {f"off/{name}": value for name, value in zip(MOVES, error.tolist(), strict=True)}
+    return named + error.mean(), {"accuracy": right} | parts
