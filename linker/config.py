@@ -265,9 +265,9 @@ class TrainSettings(Group):
     stills: str = Field(
         "", description="folder of portraits that are set in motion in two of five drawn videos; empty = drawn people"
     )
-    utterances: int = Field(3000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
+    utterances: int = Field(5000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
     codec_steps: int = Field(2600, ge=1, le=10_000_000, description="steps of the image codec; shut lids: 3/10 more")
-    speech_steps: int = Field(1600, ge=1, le=10_000_000, description="steps of the speech encoder, 16 pieces each")
+    speech_steps: int = Field(2000, ge=1, le=10_000_000, description="steps of the speech encoder, 16 pieces each")
     learning_rate: float | None = Field(None, gt=0, le=1, description="of both stages; empty = the preset's")
     stage1_steps: int | None = Field(None, ge=1, le=10_000_000, description="steps of stage 1; empty = the preset's")
     stage1_batch: int | None = Field(
