@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -162,10 +163,18 @@ def test_tallies_are_means_of_what_was_measured() -> None:
 
 def test_draws_are_made_ahead_and_in_any_order() -> None:
     made: list[int] = []
-    with Ahead(lambda number: made.append(number) or number * 10, stride=2) as ahead:
+    with Ahead(lambda number: made.append(number) or number * 10, stride=2, threads=1) as ahead:
         assert [ahead(0), ahead(2), ahead(7), ahead(9)] == [0, 20, 70, 90]
     assert made[:2] == [0, 2]
     assert made.count(2) == 1
+
+
+def test_as_many_draws_are_made_together_as_there_are_threads() -> None:
+    """Each draw waits until three are under way: fewer threads would wait in vain."""
+    together = threading.Barrier(3, timeout=20)
+    with Ahead(lambda number: together.wait() >= 0 and number, threads=3) as ahead:
+        assert [ahead(0), ahead(1), ahead(2)] == [0, 1, 2]
+        together.abort()
 
 
 def test_curves_and_record_tell_what_was_measured(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from linker.synth.crops import CROP_S, MOVES, RATE_HZ, write_pool
 from linker.synth.speech import random_speech
 from linker.synth.visemes import N_VISEMES, motion, viseme_classes
-from linker.train.speech import CROP_S, MOVES, RATE_HZ, Listener, Pool, read_pool, speech_loss, write_pool
+from linker.train.speech import Listener, Pool, read_pool, speech_loss
 
 
 @pytest.fixture(scope="module")

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from linker.config import FPS, REGIONS, SAMPLE_RATE_HZ
-from linker.errors import EnvironmentError
-from linker.process import die_with_parent
 from linker.records import atomic
 from linker.synth import speech as speech_module
 from linker.synth import visemes
 from linker.synth.acting import Acting, draw_acting, leaned, leaned_outlines
+from linker.synth.beside import side_by_side
 from linker.synth.motion import Curve, Motion
 from linker.synth.portrait import STYLES, Portrait, draw_portrait
 from linker.synth.regions import region_masks
@@ -141,27 +135,9 @@ def draw_videos(
             path.unlink()
     missing = [seed for name, seed in seeds.items() if not (folder / f"{name}.npz").exists()]
     draw, chosen = partial(draw_video, folder, size_px), (still_of(seed, stills) for seed in missing)
-    if processes == 1:
-        return follow(map(draw, missing, chosen), len(missing))
-    try:
-        with ProcessPoolExecutor(processes, get_context("spawn"), begin_drawing) as pool:
-            follow(pool.map(draw, missing, chosen), len(missing))
-    except BrokenProcessPool:
-        why = f"one of {processes} processes was killed, mostly because memory was short"
-        raise EnvironmentError(f"{folder}: {why}; run again, with fewer --cores") from None
-
-
-def follow(done: Iterable[None], count: int) -> None:
-    """Tell how many of `count` videos are done."""
-    for number, _ in enumerate(done):
+    for number, _ in enumerate(side_by_side(draw, missing, chosen, processes=processes)):
         if number % 50 == 0:
-            print(f"draw_videos {number}/{count}", file=sys.stderr)
-
-
-def begin_drawing() -> None:
-    """In a process that draws beside others: one thread, and no life after its parent's."""
-    die_with_parent(signal.SIGTERM)
-    cv2.setNumThreads(1)
+            print(f"draw_videos {number}/{len(missing)}", file=sys.stderr)
 
 
 def draw_video(folder: Path, size_px: int, seed: int, still: StillPortrait | None) -> None:

@@ -1,7 +1,8 @@
-"""Data in time: the next draw is made in a thread while the device computes on this one."""
+"""Data in time: the next draws are made in threads while the device computes on this one."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,19 +11,24 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+MOST = 8  # draws at a time: those of the codec hold 100 MB each
+
 
 class Ahead(Generic[T]):
-    """Calls `draw(number)`; asked for one number, it begins the one `stride` after it. `waited_s`: of the last call."""
+    """Calls `draw(number)`; asked for one number, it begins the next ones too, each `stride` after the one before, as
+    many as it has threads: half of the job's cores, where `threads` is 0. `waited_s`: of the last call."""
 
-    def __init__(self, draw: Callable[[int], T], stride: int = 1) -> None:
+    def __init__(self, draw: Callable[[int], T], stride: int = 1, threads: int = 0) -> None:
         self.draw, self.stride, self.waited_s = draw, stride, 0.0
-        self._thread = ThreadPoolExecutor(1, "draws")
+        self.threads = threads or max(1, min(len(os.sched_getaffinity(0)) // 2, MOST))
+        self._pool = ThreadPoolExecutor(self.threads, "draws")
         self._begun: dict[int, Future[T]] = {}
 
     def __call__(self, number: int) -> T:
         began = time.monotonic()
-        drawn = (self._begun.pop(number, None) or self._thread.submit(self.draw, number)).result()
-        self._begun = {number + self.stride: self._thread.submit(self.draw, number + self.stride)}
+        wanted = range(number, number + (self.threads + 1) * self.stride, self.stride)
+        self._begun = {each: self._begun.get(each) or self._pool.submit(self.draw, each) for each in wanted}
+        drawn = self._begun.pop(number).result()
         self.waited_s = time.monotonic() - began
         return drawn
 
@@ -30,4 +36,4 @@ class Ahead(Generic[T]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)

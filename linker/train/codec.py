@@ -16,6 +16,7 @@ from torch import Tensor
 
 from linker.model.motion_codec import MotionCodec, laid, moved
 from linker.synth.video import TWINS
+from linker.train.ahead import Ahead
 from linker.train.fit import Plan, fit
 from linker.train.ranks import Ranks, mixed, training_dtype
 
@@ -27,6 +28,7 @@ TEAR = 0.3  # weight of the flow's changes from place to place, pixels: what it 
 LOOKS = 2  # colourings of a pair: the encoder never sees the one that the decoder must draw
 CROSSED = 0.75  # share of couples of twins in which each is moved by what was seen of the other (decision 0016)
 MEASURED = 40  # draws that tell how the finished codec's latents vary
+CPU = torch.device("cpu")
 ALIKE = 0.1  # weight of how far twins' latents are apart
 
 
@@ -52,41 +54,49 @@ def twins_of(files: list[Path]) -> list[list[Path]]:
     return [group for group in groups if len(group) == TWINS]
 
 
-def draw_pairs(twins: list[list[Path]], step: int, batch: int) -> Pairs:
+def draw_pairs(twins: list[list[Path]], step: int, batch: int, device: torch.device = CPU) -> Pairs:
     """`batch` pairs, all of the twins that are drawn; a function of `step`."""
     rng = np.random.default_rng(step)
-    pictures, weights, mover = [], [], []
+    columns, mover = list[tuple[np.ndarray, ...]](), list[int]()
     for first in range(0, batch, TWINS):
-        drawn = draw_twins(twins[rng.integers(len(twins))], rng)
-        pictures += drawn[0]
-        weights += drawn[1]
+        columns += draw_twins(twins[rng.integers(len(twins))], rng)
         turned = 1 if rng.random() < CROSSED else 0
         mover += list(np.roll(np.arange(first, first + TWINS), turned))
-    portraits, frames = torch.from_numpy(np.stack(pictures)).permute(2, 1, 0, 5, 3, 4) / 127.5 - 1
-    return Pairs(portraits, frames, torch.from_numpy(np.stack(weights)).float(), torch.tensor(mover))
+    pictures, lights, weight = (torch.from_numpy(np.stack(each)).to(device) for each in zip(*columns, strict=True))
+    portraits, frames = coloured(pictures, lights)
+    return Pairs(portraits, frames, weight.float(), torch.tensor(mover, device=device))
 
 
-def draw_twins(files: list[Path], rng: np.random.Generator) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of each twin, its pair (LOOKS, 2, H, W, 3) of the same two moments, and the weights (1, h, w) of the frame."""
+def draw_twins(files: list[Path], rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
+    """Of each twin, its pair (2, H, W, 3) of the same two moments, the LOOKS lights that they are seen in, and the
+    weights (1, h, w) of the frame."""
     mirror, truths = int(rng.choice([-1, 1])), [np.load(path.with_suffix("").with_suffix(".npz")) for path in files]
     rare = truths[0][("opening_px", "blink")[rng.integers(2)]]
     shown = int(max(rng.integers(len(rare), size=CHOICES), key=lambda frame: rare[frame]))
     still = 0 if rng.random() < RESTING_SHARE else int(rng.integers(len(rare)))
-    pictures, weights = [], []
+    columns = list[tuple[np.ndarray, ...]]()
     for path, truth in zip(files, truths, strict=True):
         frames = np.load(path, mmap_mode="r")
-        pair = np.stack([frames[still], frames[shown]])[:, :, ::mirror].astype(np.float32)
-        pictures.append(np.stack([coloured(pair, rng) for _ in range(LOOKS)]))
-        weights.append(1 + np.tensordot(WEIGHTS, truth["masks"][shown].astype(np.float32), 1)[None, :, ::mirror])
+        pair, lights = frames[[still, shown]][:, :, ::mirror], np.stack([draw_light(rng) for _ in range(LOOKS)])
+        weight = 1 + np.tensordot(WEIGHTS, truth["masks"][shown].astype(np.float32), 1)[None, :, ::mirror]
+        columns.append((pair, lights, weight))
         truth.close()
-    return pictures, weights
+    return columns
 
 
-def coloured(pair: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pictures in another light: gain and offset of each channel, a gamma, sometimes exchanged channels; 0..255."""
-    cast = np.clip(pair * rng.uniform(0.75, 1.15, 3) + rng.uniform(-25, 25, 3), 0, 255).astype(np.float32)
-    cast = cast[..., rng.permutation(3)] if rng.random() < 0.3 else cast
-    return np.asarray(255 * (cast / 255) ** np.float32(rng.uniform(0.75, 1.3)), np.float32)
+def draw_light(rng: np.random.Generator) -> np.ndarray:
+    """A light (10,): gain and offset (in 0..255) of each channel, the channels' order, mostly as it is, and a gamma."""
+    cast = [rng.uniform(0.75, 1.15, 3), rng.uniform(-25, 25, 3)]
+    order = rng.permutation(3) if rng.random() < 0.3 else np.arange(3)
+    return np.concatenate([*cast, order, [rng.uniform(0.75, 1.3)]]).astype(np.float32)
+
+
+def coloured(pictures_BNHW3: Tensor, lights_BLK: Tensor) -> Tensor:
+    """Pictures, 0..255, in other lights: (N, L, B, 3, H, W) in -1..1, as they lie in memory channels last."""
+    gain, offset, order, gamma = lights_BLK.transpose(0, 1)[:, :, None, None, None].split((3, 3, 3, 1), -1)
+    cast = (pictures_BNHW3 * gain + offset).clamp(0, 255) / 255
+    cast = torch.take_along_dim(cast, order.long(), -1) ** gamma
+    return cast.permute(2, 0, 1, 5, 3, 4) * 2 - 1
 
 
 def picture_loss(made: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
@@ -116,13 +126,9 @@ def train_codec(videos: Path, folder: Path, steps: int, batch: int = 8, data: st
     net.lids.requires_grad_(False)  # the pattern of shut lids has a part of its own (lids.py)
     twins = twins_of(frame_files(videos))
 
-    def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
-        pairs = Pairs(**{name: part.to(device) for name, part in vars(draw_pairs(twins, number, batch)).items()})
-        noise = torch.Generator().manual_seed(number)
-        return codec_loss(net, pairs, noise)
-
     plan = Plan(steps=steps, learning_rate=6e-4, warmup=100, ema=0.995, weight_decay=0.0)
-    fit(net, loss_of_draw, plan, folder, data=data)
+    with Ahead(lambda n: draw_pairs(twins, n, batch, device)) as draws:
+        fit(net, lambda n: codec_loss(net, draws(n), torch.Generator().manual_seed(n)), plan, folder, data=data)
     even_out(net, covariance(net, twins, steps, batch))
     return net.requires_grad_(True)
 
@@ -157,8 +163,8 @@ def covariance(net: MotionCodec, twins: list[list[Path]], first: int, batch: int
     """Of the latents' channels against zero (the portrait's own latent), (C, C) float64, over draws from `first` on."""
     device, found = next(net.parameters()).device, []
     for number in range(first, first + MEASURED):
-        pairs = draw_pairs(twins, number, batch)
-        latent = net.encode(pairs.frames[0].to(device), pairs.portraits[0].to(device)).double()
+        pairs = draw_pairs(twins, number, batch, device)
+        latent = net.encode(pairs.frames[0], pairs.portraits[0]).double()
         found.append(torch.einsum("nihw,njhw->ij", latent, latent) / latent[:, 0].numel())
     return torch.stack(found).mean(0)
 

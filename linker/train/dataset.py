@@ -21,6 +21,7 @@ from linker.model.codec import encode_frames, read_portrait
 from linker.model.masks import ranged_masks
 from linker.model.motion_codec import MotionCodec
 from linker.records import atomic
+from linker.train.ahead import Ahead
 from linker.train.codec import RESTING_SHARE, frame_files
 from linker.train.lids import OPEN as OPEN_LIDS
 from linker.train.lids import written
@@ -127,18 +128,23 @@ def keep_only(folder: Path, made_of: str) -> None:
 
 
 def encode_videos(videos: Path, codec: torch.nn.Module, encoder: torch.nn.Module, cache: Path) -> None:
-    """Encode every video that is not in `cache` yet."""
-    files = frame_files(videos)
-    for number, path in enumerate(files):
-        target = cache / path.name.replace(".frames.npy", ".npz")
-        if not target.exists():
+    """Encode every video that is not in `cache` yet; several at a time on a GPU, which one alone would not fill."""
+    targets = {path: cache / path.name.replace(".frames.npy", ".npz") for path in frame_files(videos)}
+    missing = [path for path, target in targets.items() if not target.exists()]
+
+    def encode(number: int) -> None:
+        for path in missing[number : number + 1]:
             arrays = encode_video(codec, encoder, path)
-            with atomic(target) as temporary:
+            with atomic(targets[path]) as temporary:
                 np.savez(temporary, **arrays)
             heartbeat.advance()
+
+    with Ahead(encode, threads=0 if next(codec.parameters()).is_cuda else 1) as encoded:
+        for number in range(len(missing)):
+            encoded(number)
             heartbeat.leave_if_asked()
-        if number % 50 == 0:
-            print(f"encode_videos {number}/{len(files)}", file=sys.stderr)
+            if number % 50 == 0:
+                print(f"encode_videos {number}/{len(missing)}", file=sys.stderr)
 
 
 class Windows:

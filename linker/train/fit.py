@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from linker import heartbeat
 from linker.errors import LinkerError
@@ -257,5 +258,5 @@ def rate_at(step: int, plan: Plan) -> float:
 @torch.no_grad()
 def blend(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
     """Exponential moving average of the trained weights."""
-    for name, value in trained(model):
-        average[name].lerp_(value, 1 - decay)
+    names, values = zip(*trained(model), strict=True)
+    get_ema_multi_avg_fn(decay)([average[name] for name in names], values, None)

@@ -16,7 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linker.model.motion_codec import LIDS_REACH, MotionCodec
-from linker.train.codec import CROSSED, LOOKS, RESTING_SHARE, TEAR, WEIGHTS, coloured, drawn, picture_loss
+from linker.train.ahead import Ahead
+from linker.train.codec import (
+    CPU,
+    CROSSED,
+    LOOKS,
+    RESTING_SHARE,
+    TEAR,
+    WEIGHTS,
+    coloured,
+    draw_light,
+    drawn,
+    picture_loss,
+)  # fmt: skip
 from linker.train.fit import Plan, fit
 from linker.train.ranks import mixed, training_dtype
 
@@ -81,7 +93,7 @@ class Shown:
     mover: Tensor
 
 
-def draw_shown(twins: list[list[Path]], step: int, batch: int) -> Shown:
+def draw_shown(twins: list[list[Path]], step: int, batch: int, device: torch.device = CPU) -> Shown:
     """`batch` frames, all of the twins that are drawn; a function of `step`."""
     rng = np.random.default_rng([step, 17])
     columns, mover = list[tuple[np.ndarray, ...]](), list[int]()
@@ -90,15 +102,16 @@ def draw_shown(twins: list[list[Path]], step: int, batch: int) -> Shown:
         turned = 1 if rng.random() < CROSSED else 0
         mover += list(len(columns) + np.roll(np.arange(len(twin)), turned))
         columns += draw_moment(twin, rng)
-    pictures, *told = (torch.from_numpy(np.stack(column)).float() for column in zip(*columns, strict=True))
-    portraits, frames, before, after = pictures.permute(2, 1, 0, 5, 3, 4) / 127.5 - 1
-    weight, eyes, share, shut = told
-    return Shown(portraits, frames, before, after, weight, eyes, share, shut, torch.tensor(mover))
+    parts = (torch.from_numpy(np.stack(column)).to(device) for column in zip(*columns, strict=True))
+    pictures, lights, weight, eyes, share, shut = parts
+    portraits, frames, before, after = coloured(pictures, lights)
+    told = (weight.float(), eyes, share, shut.float())
+    return Shown(portraits, frames, before, after, *told, torch.tensor(mover, device=device))
 
 
 def draw_moment(files: list[Path], rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
-    """Of each twin the same moment: pictures (LOOKS, 4, H, W, 3) of portrait, frame and the open moments about it, and
-    weight, eyes, share and shut as Shown has them."""
+    """Of each twin the same moment: pictures (4, H, W, 3) of portrait, frame and the open moments about it, the LOOKS
+    lights that they are seen in, and weight, eyes, share and shut as Shown has them."""
     truths = [np.load(path.with_suffix("").with_suffix(".npz")) for path in files]
     shut, opening = truths[0]["acted_blink"], truths[0]["opening_px"]
     course, mirror = course_of(shut), int(rng.choice([-1, 1]))
@@ -111,12 +124,11 @@ def draw_moment(files: list[Path], rng: np.random.Generator) -> list[tuple[np.nd
     columns = list[tuple[np.ndarray, ...]]()
     for path, truth in zip(files, truths, strict=True):
         frames = np.load(path, mmap_mode="r")
-        four = np.stack([frames[t] for t in (still, shown, course.before[shown], course.after[shown])])
-        four = four[:, :, ::mirror].astype(np.float32)
+        four = frames[[still, shown, course.before[shown], course.after[shown]]][:, :, ::mirror]
         masks, eyes = (truth[name][shown].astype(np.float32)[..., ::mirror] for name in ("masks", "acted_eyes"))
         weight = 1 + np.tensordot(WEIGHTS, masks, 1) + SHUT_WEIGHT * shut[shown] * eyes
-        looks = np.stack([coloured(four, rng) for _ in range(LOOKS)])
-        columns.append((looks, weight[None], eyes[None].copy(), course.share[shown], shut[shown]))
+        lights = np.stack([draw_light(rng) for _ in range(LOOKS)])
+        columns.append((four, lights, weight[None], eyes[None], course.share[shown], shut[shown]))
         truth.close()
     return columns
 
@@ -128,12 +140,9 @@ def teach_lids(
     net.motion.requires_grad_(False)
     device = next(net.parameters()).device
 
-    def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
-        shown = Shown(**{name: part.to(device) for name, part in vars(draw_shown(twins, number, batch)).items()})
-        return lids_loss(net, shown, torch.Generator().manual_seed(number))
-
     plan = Plan(steps, learning_rate=6e-4, ema=0.99, weight_decay=0.0, save_every=SAVE_EVERY)
-    fit(net, loss_of_draw, plan, folder, data=data)
+    with Ahead(lambda n: draw_shown(twins, n, batch, device)) as draws:
+        fit(net, lambda n: lids_loss(net, draws(n), torch.Generator().manual_seed(n)), plan, folder, data=data)
     net.motion.requires_grad_(True)
 
 

@@ -19,16 +19,12 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from linker.config import SAMPLE_RATE_HZ, SPEECH_FORM
 from linker.model.audio_context import normalise_samples, speech_states
-from linker.records import atomic
-from linker.synth.speech import random_speech
-from linker.synth.visemes import N_VISEMES, motion, viseme_classes
+from linker.synth.crops import MOVES, write_pool
+from linker.synth.visemes import N_VISEMES
 from linker.train.fit import Plan, fit
 from linker.train.ranks import Ranks, mixed, training_dtype
 
 PHASES = 4  # of each band of the first layer; half-wave rectified, four phases add up to its magnitude
-CROP_S = 2.0
-RATE_HZ = 50  # of the encoder's states
-MOVES = ("open", "width", "teeth", "blink", "brow", "yaw_deg", "pitch_deg", "roll_deg")  # curves of Motion it tells
 
 
 def small_encoder() -> Wav2Vec2Model:
@@ -83,27 +79,6 @@ class Pool:
     moves: Tensor
 
 
-def write_pool(path: Path, count: int, seed: int) -> None:
-    """Speak `count` utterances once, CROP_S seconds of each."""
-    samples = np.zeros((count, round(CROP_S * SAMPLE_RATE_HZ)), np.float16)
-    classes = np.zeros((count, round(CROP_S * RATE_HZ)), np.int8)
-    moves = np.zeros((*classes.shape, len(MOVES)), np.float16)
-    for i in range(count):
-        speech = random_speech(seed + i, duration_s=(CROP_S, CROP_S + 0.2))
-        moved = motion(speech, seed + i, fps=RATE_HZ)
-        fill(samples[i], speech.samples)
-        fill(classes[i], viseme_classes(speech))
-        fill(moves[i], np.stack([getattr(moved, name) for name in MOVES], axis=1))
-    with atomic(path) as temporary:
-        np.savez(temporary, samples=samples, classes=classes, moves=moves)
-
-
-def fill(row: np.ndarray, found: np.ndarray) -> None:
-    """As much of what was found as the row holds; what is shorter leaves its rest as it is."""
-    length = min(len(row), len(found))
-    row[:length] = found[:length]
-
-
 def read_pool(path: Path) -> Pool:
     """What `write_pool` wrote; a move that none of it makes stays 0."""
     with np.load(path) as found:
@@ -112,11 +87,11 @@ def read_pool(path: Path) -> Pool:
         return Pool(*(torch.from_numpy(part) for part in (found["samples"], found["classes"].astype(np.int64), moves)))
 
 
-def train_speech(folder: Path, encoder: Path, count: int, steps: int, batch: int = 16) -> None:
+def train_speech(folder: Path, encoder: Path, count: int, steps: int, batch: int = 16, processes: int = 1) -> None:
     """Warm the small encoder up on `count` spoken crops; writes a transformers folder `encoder`."""
     pool_file = folder / f"pool.{SPEECH_FORM}.{count}.npz"
     if not pool_file.exists():
-        write_pool(pool_file, count, seed=1_000_000)
+        write_pool(pool_file, count, seed=1_000_000, processes=processes)
     pool = read_pool(pool_file)
     torch.manual_seed(0)
     device = Ranks.join().device

@@ -191,10 +191,10 @@ def stage_loss(
 
 def by_noise(error_B: Tensor, timestep_B: Tensor) -> dict[str, float]:
     """Mean error of the samples at each noise level that occurs."""
-    found, low = {}, 0
+    found, low, error_B = {}, 0, error_B.cpu()
     for name, high in NOISE_LEVELS.items():
         here = (timestep_B >= low) & (timestep_B < high)
         if here.any():
-            found[f"noise/{name}"] = error_B.cpu()[here].mean().item()
+            found[f"noise/{name}"] = error_B[here].mean().item()
         low = high
     return found

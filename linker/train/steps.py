@@ -79,7 +79,8 @@ def train_speech(speech: Path, settings: TrainSettings) -> None:
     """Warm the speech encoder up; `speech` is the config.json of its transformers folder."""
     use_cores()
     state = speech.parent.with_name("speech.state")
-    speech_module.train_speech(state, speech.parent, settings.utterances, settings.speech_steps)
+    count, steps = settings.utterances, settings.speech_steps
+    speech_module.train_speech(state, speech.parent, count, steps, processes=cores())
 
 
 def encode_videos(videos: Path, codec: Path, speech: Path, encoded: Path) -> None:
