@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from linker.config import LaunchSettings, TrainSettings
 from linker.crew import launch_job
 from linker.errors import EnvironmentError
+from linker.records import sha256_file
 from linker.train.ahead import Ahead
 from linker.train.curves import draw_curves
 from linker.train.fit import ENOUGH, Diverged, Plan, Run, fit, parameter_groups
@@ -194,6 +195,20 @@ def test_curves_and_record_tell_what_was_measured(tmp_path: Path) -> None:
     assert told["parts"]["stage2"]["curves"]["region/mouth"] == {"step": [1, 2, 3], "value": [0.2, 0.2, 0.2]}
     assert told["parts"]["stage2"]["versions"]["torch"] == torch.__version__
     assert list((tmp_path / "stage2" / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_record_holds_that_of_the_weights_before(tmp_path: Path) -> None:
+    line, start = Line(), tmp_path / "start"
+    fit(line, lambda number: (line.at.square().mean(), {}), Plan(1, 0.1), tmp_path / "stage2")
+    runs = {"stage2": tmp_path / "stage2"}
+    write_record(start / "record.json", TrainSettings(stage2_steps=5), runs, "0123")
+    (start / "lingualinker.json").write_text("{}")
+    write_record(tmp_path / "record.json", TrainSettings(start=str(start)), runs, "4567")
+    told = json.loads((tmp_path / "record.json").read_text())
+    assert told["start"] == sha256_file(start / "lingualinker.json")
+    assert told["before"] == json.loads((start / "record.json").read_text())
+    assert told["before"]["settings"]["stage2_steps"] == 5
+    assert told["before"]["before"] is None
 
 
 def test_a_run_that_is_to_end_saves_and_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,12 @@ def test_a_crop_has_the_sound_the_classes_and_the_moves_of_its_speech(pool: Pool
     np.testing.assert_allclose(told * float(opening.max()) / float(told.max()), opening, atol=2e-3)
 
 
+def test_a_pool_that_is_spoken_in_two_processes_is_the_same(pool: Pool, tmp_path: Path) -> None:
+    write_pool(tmp_path / "pool.npz", count=6, seed=40, processes=2)
+    for name, part in vars(read_pool(tmp_path / "pool.npz")).items():
+        assert torch.equal(part, getattr(pool, name)), name
+
+
 def test_moves_are_in_units_of_their_deviation(pool: Pool) -> None:
     np.testing.assert_allclose(pool.moves.float().std((0, 1)), 1, atol=0.02)
 

@@ -135,7 +135,8 @@ def draw_videos(
             path.unlink()
     missing = [seed for name, seed in seeds.items() if not (folder / f"{name}.npz").exists()]
     draw, chosen = partial(draw_video, folder, size_px), (still_of(seed, stills) for seed in missing)
-    for number, _ in enumerate(side_by_side(draw, missing, chosen, processes=processes)):
+    several = min(processes, max(len(missing), 1))
+    for number, _ in enumerate(side_by_side(draw, missing, chosen, processes=several)):
         if number % 50 == 0:
             print(f"draw_videos {number}/{len(missing)}", file=sys.stderr)
 

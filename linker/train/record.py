@@ -17,14 +17,17 @@ POINTS = 40  # of a recorded curve
 
 
 def write_record(path: Path, settings: TrainSettings, runs: dict[str, Path], data: str) -> None:
-    """Settings and seeds; of each run its machine, versions, hours and curves. `data`: what the stages learnt from."""
+    """Settings and seeds; of each run its machine, versions, hours and curves. `data`: what the stages learnt from;
+    `before`: what the record says of the checkpoint that training went on from."""
     start = start_folder(settings)
+    before = start / RECORD if start else None
     parts = {name: part_of(folder) for name, folder in runs.items() if read_metrics(folder)}
     write_json(path, {
         "settings": settings.model_dump(mode="json") | chosen(settings)._asdict(),
         "seeds": {"weights, draws and noise": settings.seed, "first drawn video": settings.data_seed},
         "data": data,
         "start": sha256_file(start / CARD) if start else None,
+        "before": read_json(before) if before and before.is_file() else None,
         "hours": rounded(sum(part["hours"] for part in parts.values())),
         "parts": parts,
     })  # fmt: skip
