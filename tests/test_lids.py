@@ -142,10 +142,10 @@ def test_a_killed_teaching_ends_like_one_that_was_not(tmp_path: Path, monkeypatc
         torch.manual_seed(0)
         codec = MotionCodec(**SMALL_CODEC)
 
-        def draw(twins: list[list[Path]], step: int, batch: int) -> Shown:
+        def draw(twins: list[list[Path]], step: int, batch: int, device: torch.device) -> Shown:
             if step == kill_at:
                 raise KeyboardInterrupt
-            return real(twins, step, batch)
+            return real(twins, step, batch, device)
 
         monkeypatch.setattr(lids, "draw_shown", draw)
         monkeypatch.setattr(lids, "SAVE_EVERY", 4)
