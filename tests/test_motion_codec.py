@@ -20,6 +20,7 @@ from linker.train.codec import (
     WEIGHTS,
     apart,
     codec_loss,
+    coloured,
     covariance,
     draw_pairs,
     even_out,
@@ -199,3 +200,14 @@ def test_pixels_come_back(codec: MotionCodec) -> None:
     pixels = to_pixels(codec, picture()[None])
     assert pixels.shape == (1, 3, 64, 64)
     assert pixels[0, :, 5, 7].mul(127.5).add(127.5).round().to(torch.uint8).tolist() == picture()[5, 7].tolist()
+
+
+def test_a_light_changes_gain_offset_order_and_gamma() -> None:
+    pictures = torch.full((1, 1, 2, 2, 3), 0, dtype=torch.uint8) + torch.tensor([51, 102, 204], dtype=torch.uint8)
+    plain = [1, 1, 1, 0, 0, 0, 0, 1, 2, 1]
+    other = [1, 1, 0.5, 51, 0, 0, 2, 0, 1, 2]
+    seen = coloured(pictures, torch.tensor([[plain, other]], dtype=torch.float32))
+    assert seen.shape == (1, 2, 1, 3, 2, 2)
+    shown = (seen[0, :, 0, :, 0, 0] + 1) / 2
+    torch.testing.assert_close(shown[0], torch.tensor([0.2, 0.4, 0.8]))
+    torch.testing.assert_close(shown[1], torch.tensor([0.4, 0.4, 0.4]) ** 2)

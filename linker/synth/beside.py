@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
@@ -17,8 +18,11 @@ from linker.process import die_with_parent
 T = TypeVar("T")
 
 
-def side_by_side(make: Callable[..., T], *columns: Iterable[Any], processes: int, chunk: int = 1) -> Iterator[T]:
-    """`map` in so many processes, `chunk` calls at a time. Raises EnvironmentError when one of them is killed."""
+def side_by_side(
+    make: Callable[..., T], *columns: Iterable[Any], place: Path, processes: int, chunk: int = 1
+) -> Iterator[T]:
+    """`map` in so many processes, `chunk` calls at a time. Raises EnvironmentError when one of them is killed; it names
+    `place`, where what is made goes."""
     if processes == 1:
         yield from map(make, *columns)
         return
@@ -27,7 +31,7 @@ def side_by_side(make: Callable[..., T], *columns: Iterable[Any], processes: int
             yield from pool.map(make, *columns, chunksize=chunk)
     except BrokenProcessPool:
         why = f"one of {processes} processes was killed, mostly because memory was short"
-        raise EnvironmentError(f"{why}; run again, with fewer --cores") from None
+        raise EnvironmentError(f"{place}: {why}; run again, with fewer --cores") from None
 
 
 def begin() -> None:

@@ -19,7 +19,7 @@ MOVES = ("open", "width", "teeth", "blink", "brow", "yaw_deg", "pitch_deg", "rol
 
 def write_pool(path: Path, count: int, seed: int, processes: int = 1) -> None:
     """Speak `count` utterances once, CROP_S seconds of each, in so many processes."""
-    spoken = side_by_side(speak, range(seed, seed + count), processes=processes, chunk=16)
+    spoken = side_by_side(speak, range(seed, seed + count), place=path, processes=processes, chunk=16)
     samples, classes, moves = (np.stack(column) for column in zip(*spoken, strict=True))
     with atomic(path) as temporary:
         np.savez(temporary, samples=samples, classes=classes, moves=moves)

@@ -136,7 +136,7 @@ def draw_videos(
     missing = [seed for name, seed in seeds.items() if not (folder / f"{name}.npz").exists()]
     draw, chosen = partial(draw_video, folder, size_px), (still_of(seed, stills) for seed in missing)
     several = min(processes, max(len(missing), 1))
-    for number, _ in enumerate(side_by_side(draw, missing, chosen, processes=several)):
+    for number, _ in enumerate(side_by_side(draw, missing, chosen, place=folder, processes=several)):
         if number % 50 == 0:
             print(f"draw_videos {number}/{len(missing)}", file=sys.stderr)
 

@@ -28,8 +28,8 @@ TEAR = 0.3  # weight of the flow's changes from place to place, pixels: what it 
 LOOKS = 2  # colourings of a pair: the encoder never sees the one that the decoder must draw
 CROSSED = 0.75  # share of couples of twins in which each is moved by what was seen of the other (decision 0016)
 MEASURED = 40  # draws that tell how the finished codec's latents vary
-CPU = torch.device("cpu")
 ALIKE = 0.1  # weight of how far twins' latents are apart
+CPU = torch.device("cpu")
 
 
 def frame_files(videos: Path) -> list[Path]:

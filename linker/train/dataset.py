@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,13 +22,13 @@ from linker.model.codec import encode_frames, read_portrait
 from linker.model.masks import ranged_masks
 from linker.model.motion_codec import MotionCodec
 from linker.records import atomic
-from linker.train.ahead import Ahead
 from linker.train.codec import RESTING_SHARE, frame_files
 from linker.train.lids import OPEN as OPEN_LIDS
 from linker.train.lids import written
 from linker.train.mapped import mapped
 from linker.train.ranks import mixed, training_dtype
 
+TOGETHER = 8  # videos that a GPU encodes at a time
 OPEN = 128  # videos whose files are held open
 CALMEST = 0.4  # of the motion in a window's preceding frames against the truth
 LIVELY_OF = 12  # starts of a window of which the one with the liveliest lids is taken
@@ -132,19 +133,19 @@ def encode_videos(videos: Path, codec: torch.nn.Module, encoder: torch.nn.Module
     targets = {path: cache / path.name.replace(".frames.npy", ".npz") for path in frame_files(videos)}
     missing = [path for path, target in targets.items() if not target.exists()]
 
-    def encode(number: int) -> None:
-        for path in missing[number : number + 1]:
-            arrays = encode_video(codec, encoder, path)
-            with atomic(targets[path]) as temporary:
-                np.savez(temporary, **arrays)
-            heartbeat.advance()
+    def encode(path: Path) -> None:
+        arrays = encode_video(codec, encoder, path)
+        with atomic(targets[path]) as temporary:
+            np.savez(temporary, **arrays)
 
-    with Ahead(encode, threads=0 if next(codec.parameters()).is_cuda else 1) as encoded:
-        for number in range(len(missing)):
-            encoded(number)
+    together = TOGETHER if next(codec.parameters()).is_cuda else 1
+    with ThreadPoolExecutor(together) as pool:
+        for first in range(0, len(missing), together):
+            for _ in pool.map(encode, missing[first : first + together]):
+                heartbeat.advance()
             heartbeat.leave_if_asked()
-            if number % 50 == 0:
-                print(f"encode_videos {number}/{len(missing)}", file=sys.stderr)
+            if first % 40 == 0:
+                print(f"encode_videos {first}/{len(missing)}", file=sys.stderr)
 
 
 class Windows:
