@@ -21,8 +21,8 @@ REGIONS = ("head", "mouth", "eyes")  # the order of every per-region tensor
 # Of what curation measures of a video, of drawn training videos, of codec and speech encoder, of encoded videos:
 # raise a number when what they hold changes, and all are made anew.
 MEASURED_FORM = 3
-DRAWN_FORM = 4
-CODEC_FORM = 2
+DRAWN_FORM = 5
+CODEC_FORM = 3
 SPEECH_FORM = 2
 ENCODED_FORM = 4
 PACKAGE_DIR = Path(__file__).resolve().parent

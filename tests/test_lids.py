@@ -43,7 +43,7 @@ def write_blinking_twins(folder: Path) -> list[list[Path]]:
         frames[:, 16:32, 16:48] = (frames[:, 16:32, 16:48] * shut[:, None, None, None]).astype(np.uint8)
         np.save(folder / f"{name}.frames.npy", frames)
         truth = {"acted_blink": shut, "opening_px": np.zeros(COUNT), "masks": masks, "acted_eyes": eyes}
-        np.savez(folder / f"{name}.npz", **truth)
+        np.savez(folder / f"{name}.npz", **truth, tracked=np.full((COUNT, 3, 2), 32, np.float32))
     return twins_of(sorted(folder.glob("*.frames.npy")))
 
 
@@ -110,7 +110,7 @@ def test_decoder_and_pattern_learn_and_the_encoder_does_not(codec: MotionCodec, 
     loss.backward()
     learns = {name.partition(".")[0] for name, value in codec.named_parameters() if value.grad is not None}
     assert learns == {"lids", "mover", "reader", "flow_out", "paint"}
-    assert set(parts) == {"l1", "shut", "open"}
+    assert set(parts) == {"l1", "astray_px", "shut", "open"}
 
 
 def test_taught_lids_shut_and_open(codec: MotionCodec, tmp_path: Path) -> None:

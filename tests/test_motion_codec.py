@@ -10,15 +10,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tiny import SMALL_CODEC, small_motion_codec
 
 from linker.errors import EnvironmentError
 from linker.model.codec import FINEST, decode_frames, encode_frames, load_codec, read_portrait, to_pixels
 from linker.model.motion_codec import MotionCodec, identity_grid, laid, moved
+from linker.train import codec as codec_module
 from linker.train.codec import (
     LATENT_NOISE,
     WEIGHTS,
+    Pairs,
+    Sheets,
     apart,
+    astray,
     codec_loss,
     coloured,
     covariance,
@@ -27,6 +32,8 @@ from linker.train.codec import (
     frame_files,
     picture_loss,
     roughness,
+    tracked_at,
+    train_codec,
     twins_of,
 )
 
@@ -112,7 +119,9 @@ def write_twins(folder: Path, names: tuple[str, ...] = ("000006", "000007")) -> 
     masks[:, 1, 2, 1] = 1
     for number, name in enumerate(names):
         np.save(folder / f"{name}.frames.npy", frames * 20 + 40 * number)
-        np.savez(folder / f"{name}.npz", masks=masks, opening_px=np.arange(count), blink=np.arange(count))
+        tracked = np.full((count, 3, 2), 32, np.float32) + np.arange(count, dtype=np.float32)[:, None, None]
+        curve = np.arange(count)
+        np.savez(folder / f"{name}.npz", masks=masks, opening_px=curve, blink=curve, tracked=tracked)
     return twins_of(frame_files(folder))
 
 
@@ -121,6 +130,7 @@ def test_pairs_are_a_function_of_the_step(tmp_path: Path) -> None:
     one, again, other = (draw_pairs(twins, step, 4) for step in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(vars(one).values(), vars(again).values(), strict=True))
     assert not torch.equal(one.portraits, other.portraits)
+    assert one.tracked.shape == (4, 2, 3, 2)
     assert one.portraits.shape == one.frames.shape == (2, 4, 3, 64, 64)
     assert one.weight.shape == (4, 1, 4, 4)
     assert one.weight.max() == 1 + WEIGHTS[1]
@@ -171,7 +181,36 @@ def test_every_weight_learns_from_twins(codec: MotionCodec, tmp_path: Path) -> N
     assert all(
         name.startswith("motion.") and name.endswith("bias") for name in still
     )  # the portrait's own cancels them
-    assert set(parts) == {"l1", "moved", "still", "apart"}
+    assert set(parts) == {"l1", "moved", "still", "apart", "astray_px"}
+
+
+def test_a_flow_learns_before_there_is_paint(codec: MotionCodec, tmp_path: Path) -> None:
+    codec, pairs = copy.deepcopy(codec), draw_pairs(write_twins(tmp_path), 0, 4)
+    loss, parts = codec_loss(codec, pairs, torch.Generator().manual_seed(0), paints=False)
+    codec.zero_grad()
+    loss.backward()
+    assert parts["l1"] == parts["moved"]
+    assert all(value.grad is None for value in codec.paint.parameters())
+    assert codec.flow_out.weight.grad is not None
+    assert codec.flow_out.weight.grad.abs().max() > 0
+
+
+def test_paint_joins_after_its_share_of_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = list[bool]()
+
+    def noted(net: MotionCodec, pairs: Pairs, noise: torch.Generator, paints: bool) -> tuple[torch.Tensor, dict]:
+        joined.append(paints)
+        return codec_loss(net, pairs, noise, paints)
+
+    monkeypatch.setattr(codec_module, "codec_loss", noted)
+    monkeypatch.setattr(codec_module, "MotionCodec", small_motion_codec)
+    write_twins(tmp_path)
+    red = np.full((8, 8, 3), (255, 0, 0), np.uint8)
+    train_codec(tmp_path, tmp_path / "state", steps=5, batch=2, sheets=Sheets(lambda net: red, every=2))
+    assert joined == [False, False, True, True, True]
+    sheets = sorted((tmp_path / "state" / "samples").iterdir())
+    assert [path.name for path in sheets] == ["0000002.png", "0000004.png", "0000005.png"]
+    assert (np.asarray(Image.open(sheets[0])) == red).all()
 
 
 def test_who_is_moved_decides_how(codec: MotionCodec) -> None:
@@ -189,6 +228,34 @@ def test_the_loss_is_zero_for_the_picture_itself_and_weighs_the_mouth() -> None:
     far[..., 4:8, 20:24] += 0.5
     weight[..., 2, 1] = 5
     assert picture_loss(near, wanted, weight) > 2 * picture_loss(far, wanted, weight)
+
+
+@settings(max_examples=30, deadline=None)
+@given(dx=st.floats(-0.3, 0.3), dy=st.floats(-0.3, 0.3), far=st.floats(0, 9))
+def test_a_flow_is_astray_by_what_it_misses_tracked_points_by(dx: float, dy: float, far: float) -> None:
+    rng = np.random.default_rng(0)
+    here = torch.from_numpy(rng.uniform(-0.6, 0.6, (2, 7, 2)).astype(np.float32))
+    there = here + torch.tensor([dx, dy])
+    there[0, 0] = torch.nan  # a face without that point
+    there[1, 1] = 1.5  # a point beyond the picture
+    flow = torch.tensor([dx, dy]).view(1, 2, 1, 1).expand(2, 2, 16, 16) + far / 32
+    assert astray(flow, torch.stack([here, there], 1), 64).item() == pytest.approx(2 * far, abs=1e-3)
+
+
+def test_nothing_is_astray_where_no_point_is_tracked() -> None:
+    flow = torch.rand(1, 2, 8, 8, requires_grad=True)
+    off = astray(flow, torch.full((1, 2, 3, 2), torch.nan), 64)
+    off.backward()
+    assert off.item() == 0
+    assert flow.grad is not None
+    assert (flow.grad == 0).all()
+
+
+def test_tracked_points_are_mirrored_with_the_picture() -> None:
+    truth = {"tracked": np.float32([[[0, 0], [64, 16]], [[32, 32], [48, 64]]])}
+    plain, mirrored = (tracked_at(truth, [1, 0], 64, mirror) for mirror in (1, -1))
+    np.testing.assert_allclose(plain, [[[0, 0], [0.5, 1]], [[-1, -1], [1, -0.5]]])
+    np.testing.assert_allclose(mirrored, plain * [-1, 1])
 
 
 def test_an_even_flow_is_not_rough() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 from linker.config import MOUTH_Y
 from linker.synth.features import Patch
+from linker.synth.geometry import expressed, skin_points, unexpress
 from linker.synth.motion import Motion, rest
 from linker.synth.portrait import Portrait, Truth, draw_portrait
-from linker.synth.traits import STYLES
+from linker.synth.traits import STYLES, draw_traits
 
 SIZE = 128
 
@@ -84,6 +86,46 @@ def test_known_opening_grows_with_open(portrait: Portrait) -> None:
     assert gaps[0] == pytest.approx(0, abs=1e-3)
     assert (np.diff(gaps) > 0).all()
     assert gaps[-1] == pytest.approx(0.16 * portrait.frame.face_px, rel=0.15)
+
+
+def test_tracked_lips_part_by_the_known_opening_and_lids_meet(portrait: Portrait) -> None:
+    motion = ramp(5, open=1.0, yaw_deg=10.0, blink=1.0)
+    lips, lids = (portrait.tracked(motion)[:, first : first + 84].reshape(5, 4, 21, 2) for first in (0, 84))
+    gaps = np.linalg.norm(lips[:, 2, 10] - lips[:, 1, 10], axis=-1)
+    np.testing.assert_allclose(gaps, portrait.mouth_opening_px(motion), atol=1e-3)
+    shut = np.linalg.norm(lids[:, [1, 3], 10] - lids[:, [0, 2], 10], axis=-1)
+    assert (np.diff(shut, axis=0) < 0).all()
+    assert shut[-1].max() < 0.1
+
+
+def test_tracked_skin_looks_the_same_where_it_has_gone() -> None:
+    portrait = draw_portrait(5, "painting", 256)
+    motion = ramp(2, open=1.0, yaw_deg=6.0, roll_deg=4.0, brow=1.0)
+    video, skin = portrait.render(motion), portrait.tracked(motion)[:, 168:]
+    skin = skin[:, np.isfinite(skin).all((0, 2))]
+    at_first, there = (patches(video[frame], skin[frame]) for frame in (0, 1))
+    stayed = patches(video[1], skin[0])
+    assert len(skin[0]) > 30
+    assert np.abs(skin[1] - skin[0]).max() > 10
+    assert np.abs(there - at_first).mean() < 0.5 * np.abs(stayed - at_first).mean()
+
+
+def patches(frame: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """What lies within three pixels about points."""
+    return np.stack([cv2.getRectSubPix(frame, (7, 7), (float(x) - 0.5, float(y) - 0.5)) for x, y in points]).astype(
+        float
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(opening=st.floats(0, 1.25), width=st.floats(-1.2, 1.2), brow=st.floats(-1, 1), seed=st.integers(0, 50))
+def test_skin_goes_where_it_comes_from(opening: float, width: float, brow: float, seed: int) -> None:
+    t = draw_traits(np.random.default_rng(seed), "photo")
+    motion = rest(2).with_curves(open=opening, width=width, brow=brow)
+    points = skin_points(t.eye_x, t.eye_y, 0.0, t.mouth_y, t.mouth_w)
+    there = expressed(points, t, motion)
+    back = np.stack(unexpress(there[:, None, :, 0], there[:, None, :, 1], t, motion), -1)[:, 0]
+    np.testing.assert_allclose(back, np.broadcast_to(points, back.shape), atol=2e-3)
 
 
 def test_the_mouth_changes_more_the_wider_it_opens(portrait: Portrait) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_synth_portrait import patches
 
 from linker.synth import features, warp
 from linker.synth.drawing import Array
@@ -76,6 +77,26 @@ def test_the_known_opening_grows_and_the_mouth_with_it(still: StillPortrait) -> 
     x0, y0, x1, y1 = still.regions(motion)[-1, 1].astype(int)
     mouth = still.render(motion)[:, y0:y1, x0:x1].astype(float)
     assert (np.diff(np.abs(mouth - mouth[:1]).mean((1, 2, 3))) > 0).all()
+
+
+def test_tracked_points_are_those_of_a_drawn_face(still: StillPortrait) -> None:
+    motion = ramp(4, open=1.0, yaw_deg=10.0, blink=1.0)
+    tracked = still.tracked(motion)
+    assert tracked.shape == draw_portrait(41, "photo", SIZE).tracked(motion).shape
+    lips, lids = (tracked[:, first : first + 84].reshape(4, 4, 21, 2) for first in (0, 84))
+    np.testing.assert_allclose(
+        np.linalg.norm(lips[:, 2, 10] - lips[:, 1, 10], axis=-1), still.mouth_opening_px(motion), atol=1e-3
+    )
+    assert np.linalg.norm(lids[-1, [1, 3], 10] - lids[-1, [0, 2], 10], axis=-1).max() < 0.02 * still.frame.face_px
+
+
+def test_tracked_skin_looks_the_same_where_it_has_gone(still: StillPortrait) -> None:
+    motion = ramp(2, open=1.0, yaw_deg=8.0, roll_deg=5.0, brow=1.0)
+    video, skin = still.render(motion), still.tracked(motion)[:, 168:]
+    skin = skin[:, np.isfinite(skin).all((0, 2))]
+    at_first, there = (patches(video[frame], skin[frame]) for frame in (0, 1))
+    assert len(skin[0]) > 30
+    assert np.abs(there - at_first).mean() < 0.6 * np.abs(patches(video[1], skin[0]) - at_first).mean()
 
 
 def test_an_open_mouth_is_dark_inside(still: StillPortrait) -> None:

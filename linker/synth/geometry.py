@@ -17,6 +17,7 @@ from linker.synth.traits import Traits
 GAP = 0.16  # gap between the lips of a wide open mouth, face heights
 UPPER_SHARE = 0.08  # of the gap is made by the upper lip, the rest by the jaw
 PIVOT_Y, PIVOT_Z = 0.55, -0.15  # the head turns about the top of the neck
+SETTLED = 16  # iterations after which a point of the skin lies where it is, to a hundredth of a pixel
 GRID = 44  # nodes a side of the displacement grid
 MARGIN = 0.1  # textures reach beyond the frame by this share of it
 SCALE = 1.5  # texture pixels per frame pixel
@@ -119,6 +120,25 @@ def unexpress(x: Array, y: Array, t: Traits, m: Motion) -> tuple[Array, Array]:
     across = 0.028 * width * side * np.tanh(x / 0.05)
     lift = 0.035 * brow * np.exp(-(((np.abs(x) - t.eye_x) / 0.14) ** 2) - ((y - t.brow_y) / 0.065) ** 2)
     return x - across, y - down + lift
+
+
+def expressed(points: Points, t: Traits, m: Motion) -> Array:
+    """The inverse of `unexpress`: where skin that rests at `points` (n, 2) is, (T, n, 2), by fixed point iteration."""
+    q = np.broadcast_to(points, (len(m), 1, *points.shape))
+    p = q
+    for _ in range(SETTLED):
+        p = p + (q - np.stack(unexpress(p[..., 0], p[..., 1], t, m), -1))
+    return p[:, 0]
+
+
+def skin_points(eye_x: float, eye_y: float, mouth_x: float, mouth_y: float, mouth_w: float) -> Points:
+    """Points (n, 2) spread over a resting face, forehead to chin; NaN where lips or eyes are, or a narrow jaw may not
+    be."""
+    x, y = (axis.ravel() for axis in np.meshgrid(np.linspace(-0.3, 0.3, 7), np.linspace(-0.34, 0.46, 9)))
+    eyes = (np.abs(np.abs(x) - eye_x) < 0.10) & (np.abs(y - eye_y) < 0.06)
+    lips = (np.abs(x - mouth_x) < mouth_w + 0.02) & (np.abs(y - mouth_y) < 0.06)
+    beside = (np.abs(x) > 0.2) & (y > 0.25) | (np.abs(x) > 0.1) & (y > 0.4)
+    return np.where((eyes | lips | beside)[:, None], np.nan, np.stack([x, y], -1)).astype(np.float32)
 
 
 def maps(frame: Frame, t: Traits, m: Motion, flat_depth: float | None) -> Array:

@@ -14,7 +14,7 @@ from linker.synth import drawing as d
 from linker.synth import features, hair, skin
 from linker.synth.backdrop import background, body
 from linker.synth.drawing import Array, Image, vec
-from linker.synth.geometry import SCALE, Frame, enlarge, gap_of, maps, project
+from linker.synth.geometry import SCALE, Frame, enlarge, expressed, gap_of, maps, project, skin_points
 from linker.synth.hair import Layer
 from linker.synth.motion import Motion
 from linker.synth.regions import Outlines, region_boxes, region_masks
@@ -98,6 +98,10 @@ class Portrait:
         """Gap between the lips at the middle (T,), frame pixels."""
         return self.truth(motion).mouth_opening_px
 
+    def tracked(self, motion: Motion) -> Array:
+        """Points of lips, lids and skin (T, n, 2), frame pixels, the same in every frame; NaN where a face has none."""
+        return self.truth(motion).tracked
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -118,6 +122,16 @@ class Truth:
         """Distance between the corners of the mouth (T,)."""
         mouth = features.posed(features.mouth(self.traits, self.motion), self.motion, self.frame)
         return np.linalg.norm(mouth["inner_up"][:, -1] - mouth["inner_up"][:, 0], axis=-1)
+
+    @property
+    def tracked(self) -> Array:
+        """Lips (4 x 21), lids (4 x 21) and skin (63): (T, 231, 2)."""
+        t, m = self.traits, self.motion
+        lips = features.posed(features.mouth(t, m), m, self.frame)
+        eyes = [features.posed(features.eye(t, m, side), m, self.frame) for side in (-1, 1)]
+        skin = expressed(skin_points(t.eye_x, t.eye_y, 0.0, t.mouth_y, t.mouth_w), t, m)
+        lids = (eye[name] for eye in eyes for name in ("top", "low"))
+        return np.concatenate([*lips.values(), *lids, project(skin, m, self.frame)], 1)
 
     def outlines(self) -> Outlines:
         """Region outlines (T, n, 2) in frame pixels: head, mouth, left and right eye with its brow."""

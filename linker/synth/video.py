@@ -31,7 +31,8 @@ MASK_PX = 16  # side of the stored region masks; a latent of the mini model has 
 class Video:
     """frames (T, H, W, 3) uint8 RGB; samples (n,) float32 at 16 kHz; masks (T, 3, 16, 16) of head, mouth, eyes
     as plain speech moves them (what acting adds, `ranges` tell); acted_eyes (T, 16, 16) where the eyes are; classes
-    (m,) viseme of each 20 ms; opening_px (T,) true mouth opening; blink (T,) how far plain speech shuts the lids."""
+    (m,) viseme of each 20 ms; opening_px (T,) true mouth opening; tracked (T, n, 2) of lips, lids and skin, pixels,
+    NaN where there is none; blink (T,) how far plain speech shuts the lids."""
 
     frames: NDArray[np.uint8]
     samples: NDArray[np.float32]
@@ -39,6 +40,7 @@ class Video:
     acted_eyes: NDArray[np.float32]
     classes: NDArray[np.int64]
     opening_px: NDArray[np.float32]
+    tracked: NDArray[np.float32]
     motion: Motion
     blink: Curve
     acting: Acting
@@ -73,6 +75,7 @@ def make_video(
         acted_eyes=acted_masks[:, REGIONS.index("eyes")],
         classes=visemes.viseme_classes(speech),
         opening_px=portrait.mouth_opening_px(motion),
+        tracked=leaned_outlines({"all": portrait.tracked(motion)}, size_px, acting.lean_deg)["all"],
         motion=motion,
         blink=plain.blink,
         acting=acting,
@@ -107,6 +110,7 @@ def save_video(video: Video, folder: Path, name: str) -> None:
             acted_eyes=video.acted_eyes.astype(np.float16),
             classes=video.classes.astype(np.int8),
             opening_px=video.opening_px,
+            tracked=video.tracked,
             blink=video.blink,
             scales=video.acting.scales,
             ranges=video.acting.ranges,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from linker.synth import features
 from linker.synth.drawing import Array, smoothstep, vec
-from linker.synth.geometry import UPPER_SHARE, depth, enlarge, gap_of, turn
+from linker.synth.geometry import SETTLED, UPPER_SHARE, depth, enlarge, gap_of, skin_points, turn
 from linker.synth.motion import Motion
 from linker.synth.regions import Outlines, region_boxes, region_masks
 
@@ -339,6 +339,30 @@ class StillPortrait:
         shapes = self._shapes(motion)
         return np.linalg.norm(shapes["low"][:, 10] - shapes["up"][:, 10], axis=-1)
 
+    def tracked(self, motion: Motion) -> Array:
+        """Lips (4 x 21), lids (4 x 21) and skin (63): (T, 231, 2), frame pixels, as a drawn portrait has them."""
+        shapes = self._shapes(motion)
+        lids = list[Array]()
+        for name in LIDS:
+            low = self.points[list(LIDS[name][1])]
+            low = self.frame.px(self._turned(np.broadcast_to(low, (len(motion), *low.shape)), motion))
+            lids += [resampled(shapes[name], 21), resampled(low, 21)]
+        eyes = self.points[[i for rows in LIDS.values() for row in rows for i in row]]
+        cx, line, half, _ = self._mouth
+        skin = self._expressed(
+            skin_points(float(np.abs(eyes[:, 0]).mean()), float(eyes[:, 1].mean()), cx, line, half), motion
+        )
+        lips = [shapes[name] for name in ("outer_up", "up", "low", "outer_low")]
+        return np.concatenate([*lips, *lids, self.frame.px(self._turned(skin, motion))], 1)
+
+    def _expressed(self, points: Array, m: Motion) -> Array:
+        """The inverse of `_unexpressed`: where skin that rests at `points` (n, 2) is, (T, n, 2)."""
+        q = np.broadcast_to(points, (len(m), 1, *points.shape))
+        p = q
+        for _ in range(SETTLED):
+            p = p + (q - self._unexpressed(p, m))
+        return p[:, 0]
+
     def masks(self, motion: Motion, size_px: int = 32) -> Array:
         """Head, mouth and eyes of every frame: (T, 3, size_px, size_px), 0..1, disjoint."""
         return region_masks(self.outlines(motion), self.size_px, size_px)
@@ -346,6 +370,14 @@ class StillPortrait:
     def regions(self, motion: Motion) -> Array:
         """Boxes (T, 3, 4) x0, y0, x1, y1 in frame pixels of head, mouth and both eyes."""
         return region_boxes(self.outlines(motion))
+
+
+def resampled(rows: Array, count: int) -> Array:
+    """Rows of points (T, n, 2) as `count` points each, along the same lines."""
+    at = np.linspace(0, rows.shape[1] - 1, count)
+    low = np.minimum(at.astype(int), rows.shape[1] - 2)
+    share = (at - low)[:, None]
+    return ((1 - share) * rows[:, low] + share * rows[:, low + 1]).astype(np.float32)
 
 
 def spread(width: Array, half: float) -> Array:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from linker.model.motion_codec import MotionCodec, laid, moved
 from linker.synth.video import TWINS
 from linker.train.ahead import Ahead
-from linker.train.fit import Plan, fit
+from linker.train.fit import Plan, Show, fit
 from linker.train.ranks import Ranks, mixed, training_dtype
 
 LATENT_NOISE = 0.2  # deviation added to latents in training (they are held near 1), so that neighbours decode alike
@@ -26,6 +27,8 @@ WEIGHTS = (1.0, 6.0, 3.0)  # of head, mouth and eyes beside the 1 that every pix
 CHOICES = 2  # frames of which the one with the wider mouth, or with lids more closed, is shown: both are rare
 TEAR = 0.3  # weight of the flow's changes from place to place, pixels: what it cannot move is painted, not torn
 LOOKS = 2  # colourings of a pair: the encoder never sees the one that the decoder must draw
+ASTRAY = 0.1  # weight of how far tracked points are from where the flow takes them, pixels (decision 0023)
+PAINTED_FROM = 0.25  # share of the steps before which nothing is painted, so that no paint hides a flow that fails
 CROSSED = 0.75  # share of couples of twins in which each is moved by what was seen of the other (decision 0016)
 MEASURED = 40  # draws that tell how the finished codec's latents vary
 ALIKE = 0.1  # weight of how far twins' latents are apart
@@ -40,12 +43,25 @@ def frame_files(videos: Path) -> list[Path]:
 @dataclass(frozen=True)
 class Pairs:
     """Portraits and frames (LOOKS, batch, 3, H, W) in -1..1, each look in colours of its own; the frames' `weight`
-    (batch, 1, h, w). Twins, who do the same, lie beside each other; `mover` (batch,) is whose latents move whom."""
+    (batch, 1, h, w), and where `tracked` points are in the frame and in the portrait, (batch, 2, n, 2) in -1..1. Twins,
+    who do the same, lie beside each other; `mover` (batch,) is whose latents move whom."""
 
     portraits: Tensor
     frames: Tensor
     weight: Tensor
+    tracked: Tensor
     mover: Tensor
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Pictures (H, W, 3) uint8 of what a codec in training makes, one `every` so many steps; 0 = none."""
+
+    made: Callable[[MotionCodec], np.ndarray]
+    every: int
+
+    def show(self, net: MotionCodec) -> Show:
+        return lambda step, journal: journal.show(step, "samples", self.made(net))
 
 
 def twins_of(files: list[Path]) -> list[list[Path]]:
@@ -62,14 +78,15 @@ def draw_pairs(twins: list[list[Path]], step: int, batch: int, device: torch.dev
         columns += draw_twins(twins[rng.integers(len(twins))], rng)
         turned = 1 if rng.random() < CROSSED else 0
         mover += list(np.roll(np.arange(first, first + TWINS), turned))
-    pictures, lights, weight = (torch.from_numpy(np.stack(each)).to(device) for each in zip(*columns, strict=True))
+    parts = (torch.from_numpy(np.stack(each)).to(device) for each in zip(*columns, strict=True))
+    pictures, lights, weight, tracked = parts
     portraits, frames = coloured(pictures, lights)
-    return Pairs(portraits, frames, weight.float(), torch.tensor(mover, device=device))
+    return Pairs(portraits, frames, weight.float(), tracked, torch.tensor(mover, device=device))
 
 
 def draw_twins(files: list[Path], rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
-    """Of each twin, its pair (2, H, W, 3) of the same two moments, the LOOKS lights that they are seen in, and the
-    weights (1, h, w) of the frame."""
+    """Of each twin, its pair (2, H, W, 3) of the same two moments, the LOOKS lights that they are seen in, the weights
+    (1, h, w) of the frame, and the points tracked in frame and portrait, (2, n, 2)."""
     mirror, truths = int(rng.choice([-1, 1])), [np.load(path.with_suffix("").with_suffix(".npz")) for path in files]
     rare = truths[0][("opening_px", "blink")[rng.integers(2)]]
     shown = int(max(rng.integers(len(rare), size=CHOICES), key=lambda frame: rare[frame]))
@@ -79,9 +96,15 @@ def draw_twins(files: list[Path], rng: np.random.Generator) -> list[tuple[np.nda
         frames = np.load(path, mmap_mode="r")
         pair, lights = frames[[still, shown]][:, :, ::mirror], np.stack([draw_light(rng) for _ in range(LOOKS)])
         weight = 1 + np.tensordot(WEIGHTS, truth["masks"][shown].astype(np.float32), 1)[None, :, ::mirror]
-        columns.append((pair, lights, weight))
+        columns.append((pair, lights, weight, tracked_at(truth, [shown, still], frames.shape[1], mirror)))
         truth.close()
     return columns
+
+
+def tracked_at(truth: Mapping[str, np.ndarray], moments: list[int], side_px: int, mirror: int) -> np.ndarray:
+    """Where tracked points are at some moments, (moments, n, 2) float32, the picture's sides at -1 and 1."""
+    points = truth["tracked"][moments] / np.float32(side_px / 2) - 1
+    return points * np.float32([mirror, 1])
 
 
 def draw_light(rng: np.random.Generator) -> np.ndarray:
@@ -113,49 +136,83 @@ def picture_loss(made: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     return loss
 
 
+def astray(flow_B2hw: Tensor, tracked_B2n2: Tensor, side_px: int) -> Tensor:
+    """How far, in pixels, tracked points of frames are taken from where they are in the portraits: the mean over those
+    that are seen in both, x and y added."""
+    here, there = tracked_B2n2.unbind(1)
+    seen = (tracked_B2n2.abs() < 1).all(-1).all(1)  # NaN is not
+    here, wanted = here.nan_to_num(), (there - here).nan_to_num()
+    told = F.grid_sample(flow_B2hw, here[:, :, None], align_corners=False)[..., 0].transpose(1, 2)
+    off = ((told - wanted).abs().sum(-1) * seen).sum() / seen.sum().clamp(min=1)
+    return off * side_px / 2
+
+
 def roughness(flow: Tensor) -> Tensor:
     """Mean change of a flow (B, 2, h, w) between neighbouring places, in its unit."""
     return flow.diff(dim=2).abs().mean() + flow.diff(dim=3).abs().mean()
 
 
-def train_codec(videos: Path, folder: Path, steps: int, batch: int = 8, data: str = "") -> MotionCodec:
-    """The codec, trained on the videos' frames, its latents evened out. `data` tells the videos from others."""
+def train_codec(
+    videos: Path,
+    folder: Path,
+    steps: int,
+    batch: int = 8,
+    data: str = "",
+    sheets: Sheets | None = None,
+) -> MotionCodec:
+    """The codec, trained on the videos' frames, its latents evened out. `data` tells the videos from others; `sheets`
+    are in `folder`/samples."""
     torch.manual_seed(0)
     device = Ranks.join().device
     net = MotionCodec().to(device, memory_format=torch.channels_last)
     net.lids.requires_grad_(False)  # the pattern of shut lids has a part of its own (lids.py)
     twins = twins_of(frame_files(videos))
 
-    plan = Plan(steps=steps, learning_rate=6e-4, warmup=100, ema=0.995, weight_decay=0.0)
+    every = sheets.every if sheets else 0
+    plan = Plan(steps=steps, learning_rate=6e-4, warmup=100, ema=0.995, weight_decay=0.0, show_every=every)
     with Ahead(lambda n: draw_pairs(twins, n, batch, device)) as draws:
-        fit(net, lambda n: codec_loss(net, draws(n), torch.Generator().manual_seed(n)), plan, folder, data=data)
+
+        def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
+            noise = torch.Generator().manual_seed(number)
+            return codec_loss(net, draws(number), noise, paints=number >= PAINTED_FROM * steps)
+
+        fit(net, loss_of_draw, plan, folder, show=sheets.show(net) if sheets else None, data=data)
     even_out(net, covariance(net, twins, steps, batch))
     return net.requires_grad_(True)
 
 
-def codec_loss(net: MotionCodec, pairs: Pairs, noise: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+def codec_loss(
+    net: MotionCodec, pairs: Pairs, noise: torch.Generator, paints: bool = True
+) -> tuple[Tensor, dict[str, float]]:
     """How far the drawn frames are off, moved alone and painted, and how far twins' latents are from being the same."""
-    target, even = pairs.frames[1], torch.ones_like(pairs.weight)
+    target = pairs.frames[1]
     with mixed(target.device, training_dtype("auto", target.device)):
         latent = net.encode(pairs.frames[0], pairs.portraits[0])
         noisy = latent + LATENT_NOISE * torch.randn(latent.shape, generator=noise).to(latent)
-        made, shifted, rough = drawn(net, noisy[pairs.mover], pairs.portraits[1])
-    loss = picture_loss(made, target, pairs.weight) + 0.5 * picture_loss(shifted, target, even)
+        made, shifted, flow = drawn(net, noisy[pairs.mover], pairs.portraits[1], paints)
+    loss = picture_loss(made, target, pairs.weight)
+    if paints:
+        loss = loss + 0.5 * picture_loss(shifted, target, torch.ones_like(pairs.weight))
+    off_px = astray(flow, pairs.tracked, target.shape[-1])
     wide = (latent.square().mean((0, 2, 3)) - 1).abs().mean()
     differing = apart(latent)
     told = {"l1": made - target, "moved": shifted - target, "still": pairs.portraits[1] - target}
     parts = {name: error.detach().abs().mean().item() for name, error in told.items()} | {"apart": differing.item()}
-    return loss + TEAR * rough + 0.01 * wide + ALIKE * differing, parts
+    loss = loss + ASTRAY * off_px + TEAR * roughness(flow) * target.shape[-1] / 2
+    return loss + 0.01 * wide + ALIKE * differing, parts | {"astray_px": off_px.item()}
 
 
-def drawn(net: MotionCodec, latent_BChw: Tensor, portraits_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Portraits as latents have them: moved and painted, moved alone, each (B, 3, H, W); how rough the flow is, in
-    pixels."""
+def drawn(
+    net: MotionCodec, latent_BChw: Tensor, portraits_B3HW: Tensor, paints: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Portraits as latents have them: moved and painted (or only moved), moved alone, each (B, 3, H, W), and the flow
+    (B, 2, h, w)."""
     seen = net.read(portraits_B3HW.contiguous(memory_format=torch.channels_last))
     features = net.mover(latent_BChw, seen.maps)
     flow = net.flow_of(features)
     shifted = moved(seen.pixels, flow)
-    return laid(shifted, *net.painted(shifted, features)), shifted, roughness(flow) * portraits_B3HW.shape[-1] / 2
+    made = laid(shifted, *net.painted(shifted, features)) if paints else shifted
+    return made, shifted, flow
 
 
 @torch.no_grad()

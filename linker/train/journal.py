@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from linker.records import atomic, write_json
 
@@ -67,7 +68,9 @@ class Journal:
         self.events.flush()
 
     def show(self, step: int, name: str, picture: np.ndarray) -> None:
-        """A picture (H, W, 3) uint8 among the events."""
+        """A picture (H, W, 3) uint8 in the folder `name`, and among the events."""
+        with atomic(self.path.parent / name / f"{step:07d}.png") as temporary:
+            Image.fromarray(picture).save(temporary)
         with warnings.catch_warnings():  # tensorboard's own use of what pillow gives up
             warnings.simplefilter("ignore", DeprecationWarning)
             self.events.add_image(name, picture, step, dataformats="HWC")

@@ -18,16 +18,21 @@ from torch import Tensor
 from linker.model.motion_codec import LIDS_REACH, MotionCodec
 from linker.train.ahead import Ahead
 from linker.train.codec import (
+    ASTRAY,
     CPU,
     CROSSED,
     LOOKS,
     RESTING_SHARE,
     TEAR,
     WEIGHTS,
+    Sheets,
+    astray,
     coloured,
     draw_light,
     drawn,
     picture_loss,
+    roughness,
+    tracked_at,
 )  # fmt: skip
 from linker.train.fit import Plan, fit
 from linker.train.ranks import mixed, training_dtype
@@ -79,14 +84,15 @@ def opened_at(eyes_B1hw: Tensor, latent: Tensor, before: Tensor, after: Tensor, 
 @dataclass(frozen=True)
 class Shown:
     """portraits, frames, and the open moments before and after, (LOOKS, batch, 3, H, W) in -1..1; weight
-    (batch, 1, h, w) of the frame; eyes (batch, 1, h, w): its mask of them; share and shut (batch,); mover (batch,):
-    whose latents move whom."""
+    (batch, 1, h, w) of the frame; tracked (batch, 2, n, 2) as Pairs has them; eyes (batch, 1, h, w): its mask of them;
+    share and shut (batch,); mover (batch,): whose latents move whom."""
 
     portraits: Tensor
     frames: Tensor
     before: Tensor
     after: Tensor
     weight: Tensor
+    tracked: Tensor
     eyes: Tensor
     share: Tensor
     shut: Tensor
@@ -103,15 +109,15 @@ def draw_shown(twins: list[list[Path]], step: int, batch: int, device: torch.dev
         mover += list(len(columns) + np.roll(np.arange(len(twin)), turned))
         columns += draw_moment(twin, rng)
     parts = (torch.from_numpy(np.stack(column)).to(device) for column in zip(*columns, strict=True))
-    pictures, lights, weight, eyes, share, shut = parts
+    pictures, lights, weight, tracked, eyes, share, shut = parts
     portraits, frames, before, after = coloured(pictures, lights)
-    told = (weight.float(), eyes, share, shut.float())
+    told = (weight.float(), tracked, eyes, share, shut.float())
     return Shown(portraits, frames, before, after, *told, torch.tensor(mover, device=device))
 
 
 def draw_moment(files: list[Path], rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
     """Of each twin the same moment: pictures (4, H, W, 3) of portrait, frame and the open moments about it, the LOOKS
-    lights that they are seen in, and weight, eyes, share and shut as Shown has them."""
+    lights that they are seen in, and weight, tracked, eyes, share and shut as Shown has them."""
     truths = [np.load(path.with_suffix("").with_suffix(".npz")) for path in files]
     shut, opening = truths[0]["acted_blink"], truths[0]["opening_px"]
     course, mirror = course_of(shut), int(rng.choice([-1, 1]))
@@ -128,21 +134,33 @@ def draw_moment(files: list[Path], rng: np.random.Generator) -> list[tuple[np.nd
         masks, eyes = (truth[name][shown].astype(np.float32)[..., ::mirror] for name in ("masks", "acted_eyes"))
         weight = 1 + np.tensordot(WEIGHTS, masks, 1) + SHUT_WEIGHT * shut[shown] * eyes
         lights = np.stack([draw_light(rng) for _ in range(LOOKS)])
-        columns.append((four, lights, weight[None], eyes[None], course.share[shown], shut[shown]))
+        tracked = tracked_at(truth, [shown, still], frames.shape[1], mirror)
+        columns.append((four, lights, weight[None], tracked, eyes[None], course.share[shown], shut[shown]))
         truth.close()
     return columns
 
 
 def teach_lids(
-    net: MotionCodec, twins: list[list[Path]], folder: Path, steps: int, batch: int = 8, data: str = ""
+    net: MotionCodec,
+    twins: list[list[Path]],
+    folder: Path,
+    steps: int,
+    batch: int = 8,
+    data: str = "",
+    sheets: Sheets | None = None,
 ) -> None:
     """Train the decoder and the pattern of shut lids; the encoder stays as it is."""
     net.motion.requires_grad_(False)
     device = next(net.parameters()).device
 
-    plan = Plan(steps, learning_rate=6e-4, ema=0.99, weight_decay=0.0, save_every=SAVE_EVERY)
+    every = sheets.every if sheets else 0
+    plan = Plan(steps, learning_rate=6e-4, ema=0.99, weight_decay=0.0, save_every=SAVE_EVERY, show_every=every)
     with Ahead(lambda n: draw_shown(twins, n, batch, device)) as draws:
-        fit(net, lambda n: lids_loss(net, draws(n), torch.Generator().manual_seed(n)), plan, folder, data=data)
+
+        def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
+            return lids_loss(net, draws(number), torch.Generator().manual_seed(number))
+
+        fit(net, loss_of_draw, plan, folder, show=sheets.show(net) if sheets else None, data=data)
     net.motion.requires_grad_(True)
 
 
@@ -156,11 +174,12 @@ def lids_loss(net: MotionCodec, shown: Shown, noise: torch.Generator) -> tuple[T
             opened = opened_at(shown.eyes, own, before, after, shown.share)
         latent = opened + net.shut(shown.eyes, shown.shut)
         latent = latent + NOISE * torch.randn(latent.shape, generator=noise).to(latent)
-        made, shifted, rough = drawn(net, latent, shown.portraits[1])
+        made, shifted, flow = drawn(net, latent, shown.portraits[1])
     loss = picture_loss(made, target, shown.weight) + 0.25 * picture_loss(shifted, target, shown.weight)
+    off_px = astray(flow, shown.tracked, target.shape[-1])
+    loss = loss + ASTRAY * off_px + TEAR * roughness(flow) * target.shape[-1] / 2
     off = (made - target).detach().abs().mean(1, keepdim=True)
-    parts = {"l1": off.mean().item()} | at_eyes(off, shown)
-    return loss + TEAR * rough, parts
+    return loss, {"l1": off.mean().item(), "astray_px": off_px.item()} | at_eyes(off, shown)
 
 
 def at_eyes(off_B1HW: Tensor, shown: Shown) -> dict[str, float]:

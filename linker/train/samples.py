@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from linker.backends import load_speech_encoder
@@ -21,7 +20,6 @@ from linker.model.codec import Portrait, load_codec
 from linker.model.lingualinker import LinguaLinker
 from linker.model.masks import background_of
 from linker.model.sample import ClipConditions, Sampling, Windows, preceding_frames, sample_windows
-from linker.records import atomic
 from linker.train.codec import frame_files
 from linker.train.dataset import acting_of, ranged, union
 from linker.train.fit import Show
@@ -61,10 +59,7 @@ def shower(model: LinguaLinker, held_out: Path, parts: Path, folder: Path, dtype
         for video, frames in zip(videos, made, strict=True):
             target = Target(folder / "samples" / f"{step:07d}-{video.name}.mp4", size_of(frames), crf=18)
             encode(np.concatenate([video.frames, frames], axis=2), [target], video.wav, len(frames))
-        grid = grid_of(videos, made)
-        with atomic(folder / "samples" / f"{step:07d}.png") as temporary:
-            Image.fromarray(grid).save(temporary)
-        journal.show(step, "samples", grid)
+        journal.show(step, "samples", grid_of(videos, made))
 
     return show
 

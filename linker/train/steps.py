@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import warnings
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from linker.synth.video import draw_videos as draw_range
 from linker.train import codec as codec_module
 from linker.train import critic as critic_module
 from linker.train import speech as speech_module
+from linker.train.codec import Sheets, frame_files, twins_of
+from linker.train.codec_samples import codec_sheet
 from linker.train.curves import draw_curves
 from linker.train.dataset import encode_clip, keep_only, latent_deviation, portrait_of
 from linker.train.dataset import encode_videos as encode_range
@@ -68,10 +71,11 @@ def train_codec(videos: Path, codec: Path, settings: TrainSettings) -> None:
     use_cores()
     warnings.filterwarnings("ignore", message=".*channels_last.*")
     state, data = codec.parent.with_name("codec.state"), f"{CODEC_FORM} {sha256_file(videos)}"
-    net = codec_module.train_codec(videos.parent, state, settings.codec_steps, data=data)
-    twins = codec_module.twins_of(codec_module.frame_files(videos.parent))
-    steps = ceil(LIDS_SHARE * settings.codec_steps)
-    teach_lids(net, twins, state.with_name("lids.state"), steps, data=sha256_file(state / STATE))
+    held_out = frame_files(videos.parent.with_name("encoded") / "held_out")
+    sheets = Sheets(partial(codec_sheet, files=held_out), settings.sample_every)
+    net = codec_module.train_codec(videos.parent, state, settings.codec_steps, data=data, sheets=sheets)
+    twins, steps = twins_of(frame_files(videos.parent)), ceil(LIDS_SHARE * settings.codec_steps)
+    teach_lids(net, twins, state.with_name("lids.state"), steps, data=sha256_file(state / STATE), sheets=sheets)
     net.cpu().save_pretrained(codec.parent)
 
 
