@@ -263,12 +263,12 @@ class TrainSettings(Group):
     shards: str = Field("", description="folder of shards that curate wrote, in place of drawn videos; needs `start`")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="of both stages' first weights, draws and noise")
     data_seed: int = Field(0, ge=0, le=2**31 - 1, description="of the first drawn video; the next ones follow")
-    videos: int = Field(1600, ge=4, le=1_000_000, description="drawn training videos of about 2 s")
+    videos: int = Field(1200, ge=4, le=1_000_000, description="drawn training videos of about 2 s")
     stills: str = Field(
         "", description="folder of portraits that are set in motion in two of five drawn videos; empty = drawn people"
     )
     utterances: int = Field(5000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
-    codec_steps: int = Field(2600, ge=1, le=10_000_000, description="steps of the image codec; shut lids: 3/10 more")
+    codec_steps: int = Field(4000, ge=1, le=10_000_000, description="steps of the image codec; shut lids: 3/10 more")
     speech_steps: int = Field(2000, ge=1, le=10_000_000, description="steps of the speech encoder, 16 pieces each")
     learning_rate: float | None = Field(None, gt=0, le=1, description="of both stages; empty = the preset's")
     stage1_steps: int | None = Field(None, ge=1, le=10_000_000, description="steps of stage 1; empty = the preset's")
