@@ -136,6 +136,12 @@ def picture_loss(made: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     return loss
 
 
+def flow_loss(flow_B2hw: Tensor, tracked_B2n2: Tensor, side_px: int) -> tuple[Tensor, float]:
+    """What a flow costs that loses tracked points or tears; by how many pixels it loses them."""
+    off_px = astray(flow_B2hw, tracked_B2n2, side_px)
+    return ASTRAY * off_px + TEAR * roughness(flow_B2hw) * side_px / 2, off_px.item()
+
+
 def astray(flow_B2hw: Tensor, tracked_B2n2: Tensor, side_px: int) -> Tensor:
     """How far, in pixels, tracked points of frames are taken from where they are in the portraits: the mean over those
     that are seen in both, x and y added."""
@@ -193,13 +199,12 @@ def codec_loss(
     loss = picture_loss(made, target, pairs.weight)
     if paints:
         loss = loss + 0.5 * picture_loss(shifted, target, torch.ones_like(pairs.weight))
-    off_px = astray(flow, pairs.tracked, target.shape[-1])
+    strayed, off_px = flow_loss(flow, pairs.tracked, target.shape[-1])
     wide = (latent.square().mean((0, 2, 3)) - 1).abs().mean()
     differing = apart(latent)
     told = {"l1": made - target, "moved": shifted - target, "still": pairs.portraits[1] - target}
     parts = {name: error.detach().abs().mean().item() for name, error in told.items()} | {"apart": differing.item()}
-    loss = loss + ASTRAY * off_px + TEAR * roughness(flow) * target.shape[-1] / 2
-    return loss + 0.01 * wide + ALIKE * differing, parts | {"astray_px": off_px.item()}
+    return loss + strayed + 0.01 * wide + ALIKE * differing, parts | {"astray_px": off_px}
 
 
 def drawn(

@@ -18,20 +18,17 @@ from torch import Tensor
 from linker.model.motion_codec import LIDS_REACH, MotionCodec
 from linker.train.ahead import Ahead
 from linker.train.codec import (
-    ASTRAY,
     CPU,
     CROSSED,
     LOOKS,
     RESTING_SHARE,
-    TEAR,
     WEIGHTS,
     Sheets,
-    astray,
     coloured,
     draw_light,
     drawn,
+    flow_loss,
     picture_loss,
-    roughness,
     tracked_at,
 )  # fmt: skip
 from linker.train.fit import Plan, fit
@@ -176,10 +173,9 @@ def lids_loss(net: MotionCodec, shown: Shown, noise: torch.Generator) -> tuple[T
         latent = latent + NOISE * torch.randn(latent.shape, generator=noise).to(latent)
         made, shifted, flow = drawn(net, latent, shown.portraits[1])
     loss = picture_loss(made, target, shown.weight) + 0.25 * picture_loss(shifted, target, shown.weight)
-    off_px = astray(flow, shown.tracked, target.shape[-1])
-    loss = loss + ASTRAY * off_px + TEAR * roughness(flow) * target.shape[-1] / 2
+    strayed, off_px = flow_loss(flow, shown.tracked, target.shape[-1])
     off = (made - target).detach().abs().mean(1, keepdim=True)
-    return loss, {"l1": off.mean().item(), "astray_px": off_px.item()} | at_eyes(off, shown)
+    return loss + strayed, {"l1": off.mean().item(), "astray_px": off_px} | at_eyes(off, shown)
 
 
 def at_eyes(off_B1HW: Tensor, shown: Shown) -> dict[str, float]:
