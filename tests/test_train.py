@@ -15,7 +15,7 @@ from tiny import TINY, tiny_codec
 from torch import Tensor, nn
 
 from linker import heartbeat
-from linker.config import TrainSettings
+from linker.config import MINI_DIR, TrainSettings
 from linker.engine import load_engine
 from linker.errors import EnvironmentError
 from linker.media import probe, read_frames
@@ -25,7 +25,7 @@ from linker.train import steps
 from linker.train.dataset import CALMEST, Windows, liveliness, quickness, union
 from linker.train.fit import Diverged, Plan, fit, rate_at
 from linker.train.losses import BLINKS, Noising, changes, evened, masked_mean, region_loss
-from linker.train.presets import deciding
+from linker.train.presets import chosen, deciding
 from linker.train.speech import filter_bank
 from linker.train.stages import choose_parameters, stage_1, stage_2, train_stage
 
@@ -308,6 +308,21 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     (film, *_) = sorted(samples.glob("*.mp4"))
     assert probe(film).audio is not None
     assert len(list(read_frames(film))) == 24
+
+
+def test_the_plain_command_trains_what_is_embedded() -> None:
+    """Its record has today's settings of `linker train --preset mini`, and every step of them was taken."""
+    told, plain = json.loads((MINI_DIR / "record.json").read_text()), TrainSettings()
+    now = plain.model_dump(mode="json") | chosen(plain)._asdict()
+    watching = {"sample_every", "save_every", *(name for name in now if name.startswith("critic_"))}
+    assert {name: value for name, value in told["settings"].items() if now[name] != value}.keys() <= watching
+    assert {name: part["steps"] for name, part in told["parts"].items()} == {
+        "codec": now["codec_steps"],
+        "lids": round(steps.LIDS_SHARE * now["codec_steps"]),
+        "speech": now["speech_steps"],
+        "stage1": now["stage1_steps"],
+        "stage2": now["stage2_steps"],
+    }
 
 
 def test_a_part_beside_the_model_does_not_tell_where_it_came_from(tmp_path: Path) -> None:
