@@ -1,20 +1,25 @@
-"""A training of a moment, by the real loop: to test what may happen to one."""
+"""A training of a moment, by the real loop: to test what may happen to one. Like the real task it is loaded in no time
+and imports torch when it is called: a job is deaf to signals, and ended by them, until its task is loaded."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from linker.train.fit import Plan, fit
-from linker.train.ranks import Ranks
+if TYPE_CHECKING:
+    import torch
 
 STEPS = 200
 
 
 def train(folder: Path, step_s: float, accumulate: int = 1) -> None:
     """Fit one layer to noise that is a function of the draw; `draws` names every draw that was made."""
+    import torch
+
+    from linker.train.fit import Plan, fit
+    from linker.train.ranks import Ranks
+
     torch.manual_seed(0)
     model = torch.nn.Linear(8, 8)
 
@@ -31,6 +36,8 @@ def train(folder: Path, step_s: float, accumulate: int = 1) -> None:
 
 
 def weights_of(folder: Path) -> torch.Tensor:
+    import torch
+
     found = torch.load(folder / "weights.pt", weights_only=True)
     assert isinstance(found, torch.Tensor)
     return found
