@@ -6,6 +6,7 @@ separates people from animals is the full-range detector, so the short-range one
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import tempfile
@@ -158,18 +159,25 @@ def _move(face: Found, x: int, y: int, how: str) -> Found:
 @cache
 def _detector(name: str) -> Any:
     models = {"short-range": 0, "full-range": 1}
-    return _solutions().face_detection.FaceDetection(model_selection=models[name], min_detection_confidence=0.1)
+    chosen = {"model_selection": models[name], "min_detection_confidence": 0.1}
+    return closed_at_exit(_solutions().face_detection.FaceDetection(**chosen))
 
 
 @cache
 def _mesh() -> Any:
     options = {"static_image_mode": True, "refine_landmarks": True, "max_num_faces": 4}
-    return _solutions().face_mesh.FaceMesh(min_detection_confidence=MESH_CONFIDENCE, **options)
+    return closed_at_exit(_solutions().face_mesh.FaceMesh(min_detection_confidence=MESH_CONFIDENCE, **options))
 
 
 @cache
 def _segmenter() -> Any:
-    return _solutions().selfie_segmentation.SelfieSegmentation(model_selection=0)
+    return closed_at_exit(_solutions().selfie_segmentation.SelfieSegmentation(model_selection=0))
+
+
+def closed_at_exit(solution: Any) -> Any:
+    """The MediaPipe solution, closed before Python ends: threads that still start in one abort a process that goes."""
+    atexit.register(solution.close)
+    return solution
 
 
 @cache

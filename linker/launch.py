@@ -97,11 +97,17 @@ class Work:
         return None
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """The task continues by itself from its side files: without end while something new is kept in each start."""
+        """The task continues by itself from its side files: without end while something new is kept in each start.
+
+        From here on SIGTERM is ignored, by scontrol too, which inherits that: SLURM sends it to all of a job that it
+        queues again, and may end scontrol before the answer has come, which then seems to have failed.
+        """
         self.idle = 0 if heartbeat.advances() else self.idle + 1
         heartbeat.give_back()
         if self.idle >= STARTS:
             raise Vain
+        signal.alarm(0)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return submitit.helpers.DelayedSubmission(self)
 
 

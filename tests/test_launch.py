@@ -180,6 +180,7 @@ def test_requeued_without_end_while_something_is_kept_and_not_after_three_starts
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     work = Work(os.abort, None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # these tests go on to hear SIGTERM
     monkeypatch.setattr(heartbeat, "_advances", 1)
     for _ in range(50):
         assert work.checkpoint().function is work
@@ -219,3 +220,22 @@ def test_sigterm_leaves_a_moment_to_checkpoint(tmp_path: Path) -> None:
         child.send_signal(signal.SIGTERM)
         assert child.wait(10) == 143
         assert time.monotonic() - began > 1
+
+
+REQUEUED = """
+import signal, subprocess, sys
+from linker.heartbeat import end_softly
+from linker.launch import Work
+
+end_softly()
+signal.raise_signal(signal.SIGTERM)  # a preemption is announced, then comes the signal to checkpoint
+Work(print, None).checkpoint()
+scontrol = "import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(4); print('accepted')"
+print(subprocess.run([sys.executable, "-c", scontrol], capture_output=True, text=True).stdout)
+"""
+
+
+def test_a_job_that_is_queued_again_is_not_ended_by_it_in_mid_answer() -> None:
+    """SLURM sends SIGTERM to all of such a job, to the scontrol that asked for it, too."""
+    done = subprocess.run([sys.executable, "-c", REQUEUED], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, "accepted"), done.stderr

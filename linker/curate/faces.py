@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from linker import landmarks
+from linker.face_models import closed_at_exit
 from linker.landmarks import (
     CHIN,
     FOREHEAD,
@@ -41,10 +42,11 @@ class Follower:
     def __init__(self) -> None:
         import mediapipe
 
-        self.mesh: Any = mediapipe.solutions.face_mesh.FaceMesh(
+        mesh = mediapipe.solutions.face_mesh.FaceMesh(
             static_image_mode=False, max_num_faces=SLOTS, refine_landmarks=True,
             min_detection_confidence=0.3, min_tracking_confidence=0.3,
         )  # fmt: skip
+        self.mesh: Any = closed_at_exit(mesh)
         self.last: dict[int, tuple[int, np.ndarray]] = {}
         self.count = 0
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from linker.face_models import closed_at_exit
+
 MAX_HANDS, MAX_FACES = 2, 4
 
 
@@ -15,12 +17,13 @@ class HandFinder:
     def __init__(self) -> None:
         import mediapipe
 
-        self.hands: Any = mediapipe.solutions.hands.Hands(
+        solutions = mediapipe.solutions
+        hands = solutions.hands.Hands(
             static_image_mode=True, max_num_hands=MAX_HANDS, model_complexity=0, min_detection_confidence=0.5
         )
-        self.faces: Any = mediapipe.solutions.face_detection.FaceDetection(
-            model_selection=1, min_detection_confidence=0.5
-        )
+        self.hands: Any = closed_at_exit(hands)
+        faces = solutions.face_detection.FaceDetection(model_selection=1, min_detection_confidence=0.5)
+        self.faces: Any = closed_at_exit(faces)
 
     def measure(self, frame: np.ndarray) -> dict[str, np.ndarray]:
         """hands (2, 21, 2) pixels, NaN where there is none; others (4, 5): x0, y0, x1, y1 pixels and score."""
