@@ -106,7 +106,7 @@ class Work:
         heartbeat.give_back()
         if self.idle >= STARTS:
             raise Vain
-        signal.alarm(0)
+        signal.alarm(0)  # an earlier SIGTERM's, which would end this in the middle, too
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return submitit.helpers.DelayedSubmission(self)
 
