@@ -175,7 +175,7 @@ def _segmenter() -> Any:
 
 
 def closed_at_exit(solution: Any) -> Any:
-    """The MediaPipe solution, closed before Python ends: threads still starting in one can abort a process that goes."""
+    """The MediaPipe solution, closed before Python ends: threads still starting in one can abort one that goes."""
     atexit.register(solution.close)
     return solution
 
