@@ -327,7 +327,7 @@ def both_went_on(shard: Shard, training: subprocess.Popen[str], again: int) -> s
 def test_a_time_limit_in_mid_row_and_in_mid_training(shard: Shard) -> None:
     """Both are queued again by themselves and go on. Each takes longer than its minute, however fast the machine."""
     shard.rows(3)
-    with start_training(shard, 1, 0.35) as training:
+    with start_training(shard, 1, 0.3) as training:
         code, told = shard.run(1, time_min=1, TRIVIAL_S="24")
         assert code == 0, told
         both_went_on(shard, training, again=0)
