@@ -180,6 +180,12 @@ def closed_at_exit(solution: Any) -> Any:
     return solution
 
 
+def close_early(solution: Any) -> None:
+    """Close what `closed_at_exit` was given, which is then forgotten: MediaPipe takes a second closing for an error."""
+    atexit.unregister(solution.close)
+    solution.close()
+
+
 @cache
 def _solutions() -> Any:
     import mediapipe  # takes a second to load, and a refused file does not need it

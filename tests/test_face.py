@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +183,26 @@ def test_crop_is_written_the_same_twice(tmp_path: Path, astronaut: np.ndarray) -
     portrait = save(tmp_path / "a.png", astronaut)
     first = (json.dumps(crop(portrait)), (tmp_path / "face.png").read_bytes())
     assert first == (json.dumps(crop(portrait)), (tmp_path / "face.png").read_bytes())
+
+
+CLOSING = """
+from mediapipe.python.solution_base import SolutionBase
+from linker.curate.faces import Follower
+from linker.curate.hands import HandFinder
+
+close = SolutionBase.close
+SolutionBase.close = lambda solution: (print(type(solution).__name__), close(solution))
+for made in Follower(), HandFinder():
+    made.close()
+print("left open")
+left = HandFinder()
+"""
+
+
+def test_every_network_of_mediapipe_is_closed_once() -> None:
+    """Those that are left open when Python ends, by it."""
+    done = subprocess.run([sys.executable, "-c", CLOSING], capture_output=True, text=True, check=True)
+    closed, _, at_exit = done.stdout.partition("left open")
+    assert closed.split() == ["FaceMesh", "Hands", "FaceDetection"]
+    assert sorted(at_exit.split()) == ["FaceDetection", "Hands"]
+    assert "Exception" not in done.stderr

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from linker import landmarks
-from linker.face_models import closed_at_exit
+from linker.face_models import close_early, closed_at_exit
 from linker.landmarks import (
     CHIN,
     FOREHEAD,
@@ -76,7 +76,7 @@ class Follower:
 
     def close(self) -> None:
         """Free the network."""
-        self.mesh.close()
+        close_early(self.mesh)
 
 
 def _height(face: np.ndarray) -> float:

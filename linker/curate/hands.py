@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from linker.face_models import closed_at_exit
+from linker.face_models import close_early, closed_at_exit
 
 MAX_HANDS, MAX_FACES = 2, 4
 
@@ -45,5 +45,5 @@ class HandFinder:
 
     def close(self) -> None:
         """Free the networks."""
-        self.hands.close()
-        self.faces.close()
+        close_early(self.hands)
+        close_early(self.faces)
