@@ -38,6 +38,7 @@ SILENT = 10  # so many readings without a sign of life: the worker is taken for 
 AGAIN = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")  # states of jobs that do not run
 HALTED = ("SUSPENDED", "STOPPED")  # states in which a living worker gives no sign of life
 GRACE_S = 4.0  # how long a job that left the queue may take until its result is seen (network file systems)
+CLEAR_S = 60.0  # how long a job may stay in the queue after its answer: Python's end, the site's epilogue
 
 
 class Crew:
@@ -167,9 +168,10 @@ class Crew:
         now = time.monotonic()
         if now - self._asked_at >= ASK_S:
             self._asked_at = now
-            alive = self._alive(self.jobs)
+            signs = heartbeat.read_workers(self.shift.folder / "workers")
+            alive = self._alive(self.jobs)  # later: a worker that has begun since its job was seen waiting is alive
             self._bury(alive, now)
-            self._listen(alive)
+            self._listen(alive, signs)
             self._dismiss(alive)
         if heartbeat.was_kept(self.shift.folder / "workers"):
             self.vain = 0
@@ -218,10 +220,9 @@ class Crew:
                 what = f"job {job.job_id} was cancelled from outside ({told}); run again to continue"
                 self.error = self.error or EnvironmentError(what)
 
-    def _listen(self, alive: dict[str, slurm.Told]) -> None:
-        """Read the workers' signs of life: whose job is queued again lost its rows, and so does who is silent."""
+    def _listen(self, alive: dict[str, slurm.Told], signs: dict[str, dict[str, Any]]) -> None:
+        """Judge the workers' signs of life: whose job is queued again lost its rows, and so does who is silent."""
         jobs = {job.job_id: job for job in self.jobs}
-        signs = heartbeat.read_workers(self.shift.folder / "workers")
         for worker, sign in signs.items():
             job, told = jobs.get(sign["job"]), alive.get(sign["job"])
             if job is None or told is None:
@@ -267,9 +268,18 @@ class Crew:
     # Cancelling.
 
     def _clear_queue(self) -> None:
-        """A job of a lost node is queued again although its old process lived on and did the work."""
-        alive = self._alive(self._over)
-        _cancel([job for job in self._over if job.job_id in alive and alive[job.job_id].state in AGAIN])
+        """Wait until what has answered has left the queue, too, and say so where it does not.
+
+        A job of a lost node is queued again although its old process lived on and did the work: that is cancelled.
+        """
+        end = time.monotonic() + CLEAR_S
+        while alive := self._alive(self._over):
+            if time.monotonic() > end:
+                told = ", ".join(f"{job_id} ({said})" for job_id, said in alive.items())
+                told = f"still in the queue {CLEAR_S:.0f} s after its answer: {told}"
+                return print(told, file=sys.stderr, flush=True)
+            _cancel([job for job in self._over if job.job_id in alive and alive[job.job_id].state in AGAIN])
+            time.sleep(POLL_S)
 
     def cancel(self) -> None:
         """Cancel what was submitted, once, and say so."""

@@ -90,7 +90,8 @@ def end_softly() -> None:
 
 
 class Replaced(BaseException):
-    """A second start of the same job lives."""
+    """Others do this process's work: a second start of the same job, or whoever has its rows. It ends without answer,
+    which would be taken for theirs."""
 
 
 def take_over(path: Path) -> None:

@@ -85,6 +85,8 @@ class Work:
             )
         except WorkerBroken as broken:
             return broken
+        except heartbeat.Replaced as replaced:
+            sys.exit(str(replaced))
         except Exception as error:
             if rank:
                 _end_job(env)

@@ -25,6 +25,7 @@ from linker import heartbeat, leases
 from linker.config import GenerateSettings, token, weights_folder
 from linker.errors import EnvironmentError, LinkerError, is_machine_fault
 from linker.faults import WorkerBroken, first_line, is_broken, is_out_of_memory
+from linker.heartbeat import Replaced
 from linker.keys import row_key, unprepared, weights_hash
 from linker.leases import LeaseLost
 from linker.records import Refusal, read_json, write_json
@@ -259,7 +260,8 @@ class Lease:
         try:
             yield
         except FileNotFoundError:
-            self.check()
+            if self.queue.held.get(self.clip) is self:  # it neither published the row nor gave it back
+                self.check()
             raise
 
     def publish(self, entry: Entry, video: Path | None = None) -> None:
@@ -296,8 +298,15 @@ class Lease:
 
     def give_back(self, why: str = "", kind: str = "crashed") -> None:
         """Let others have the row, with all that is kept of it; with `why`, this start counts as one in vain."""
+        if not leases.is_sealed(self.folder):
+            return self._drop()
         leases.note_end(self.folder.parent, why, counted=bool(why), kind=kind)
         self._end()
+
+    def _drop(self) -> None:
+        """Forget a row that is another's, and what was written where the lease was."""
+        self.queue.held.pop(self.clip, None)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _empty(self) -> None:
         for path in self.folder.iterdir():
@@ -318,13 +327,18 @@ class Lease:
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """What goes wrong in the block is this row's matter, unless it is the machine's or the whole process's."""
+        """What goes wrong in the block is this row's matter, unless it is the machine's or the whole process's.
+
+        Raises Replaced when the row was given to another: who does that takes this worker for dead, nobody counts on
+        it, and any other row would be taken from it again in the middle of a window.
+        """
         try:
-            yield
+            with self.fenced():
+                yield
         except LeaseLost as lost:
             print(lost, file=sys.stderr, flush=True)
-            self.queue.held.pop(self.clip, None)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._drop()
+            raise Replaced("this worker is taken for dead, and ends") from lost
         except (LinkerError, WorkerBroken):
             self.give_back()
             raise

@@ -262,8 +262,8 @@ def test_a_worker_that_is_silent_loses_its_row_and_cannot_publish_it(
     stopped: list[int] = []
     listen = crew.Crew._listen
 
-    def stopping(self: crew.Crew, alive: Any) -> None:
-        listen(self, alive)
+    def stopping(self: crew.Crew, *seen: Any) -> None:
+        listen(self, *seen)
         if not stopped and len(shard.windows()) >= 2:
             stopped.extend(shard.cluster.workers()[:1])
             os.kill(stopped[0], signal.SIGSTOP)

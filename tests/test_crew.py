@@ -186,8 +186,59 @@ def test_what_waits_is_cancelled_when_the_run_is_to_end(controller: Controller, 
     crew.look()
     assert (controller.cancelled, [job.job_id for job in crew.jobs]) == (["1_1"], ["1_0"])
     answer(crew.jobs[0])
+    controller.states.clear()
     with pytest.raises(EnvironmentError, match="ended on request with 4 rows left"):
         crew.work()
+
+
+def test_a_run_ends_when_what_has_answered_has_left_the_queue(
+    controller: Controller, rows: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python and the site's epilogue end after the answer; a job that is queued again, as its node was lost, does not
+    begin; one that stays is told."""
+    crew, asked, readings = crew_of(workers=2), controller.queued, 0
+    crew.replenish()
+
+    def ending(ids: list[str]) -> dict[str, Told]:
+        nonlocal readings
+        readings += 1
+        if readings == 9:
+            controller.states.clear()
+        return asked(ids)
+
+    def answered_all(states: dict[str, str]) -> None:
+        for job in crew.jobs:
+            answer(job)
+        controller.states = states
+        crew.look()
+        crew._clear_queue()
+
+    monkeypatch.setattr(slurm, "queued", ending)
+    answered_all({"1_0": "COMPLETING", "1_1": "PENDING"})
+    assert (readings, controller.cancelled, capsys.readouterr().err.count("still in the queue")) == (9, ["1_1"], 0)
+    monkeypatch.setattr("linker.crew.CLEAR_S", 0.0)
+    answered_all({"1_0": "COMPLETING"})
+    assert "still in the queue 0 s after its answer: 1_0 (COMPLETING)" in capsys.readouterr().err
+
+
+def test_a_worker_that_begins_while_the_queue_is_asked_keeps_its_rows(
+    controller: Controller, rows: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job was seen waiting; those that gave signs before that are an earlier start's."""
+    crew, asked = crew_of(workers=1), controller.queued
+    crew.replenish()
+    assert queue("1_0-old").claim()
+    sign("1_0-old", beats=1)
+
+    def starting(ids: list[str]) -> dict[str, Told]:
+        told = asked(ids)
+        assert queue("1_0-new").claim()
+        sign("1_0-new", beats=0)
+        return told
+
+    monkeypatch.setattr(slurm, "queued", starting)
+    crew.look()
+    assert crew.shift.holders() == {"1_0-new"}
 
 
 def stored(cluster: str, coming: str = "", folder: str = "logs/generate/s000") -> Path:

@@ -11,8 +11,9 @@ from conftest import write_shard
 
 from linker import leases
 from linker.config import GenerateSettings
+from linker.heartbeat import Replaced
 from linker.leases import LeaseLost
-from linker.records import read_json
+from linker.records import atomic, read_json
 from linker.rows import Lease, Queue, WorkerBroken, opened
 
 
@@ -95,6 +96,31 @@ def test_who_lost_a_row_cannot_publish_it_nor_disturb_its_successor(queue_of: Ca
         publish(lost)
     assert lease.video.read_text() == "made by heir"
     assert head.entry("a")
+
+
+def test_who_lost_a_row_begins_no_other_and_gives_nothing_back(queue_of: Callable[[str], Queue]) -> None:
+    """It is taken for dead: whatever it began would be taken from it again, in the middle of a window."""
+    dead, heir, head = queue_of("dead"), queue_of("heir"), queue_of("run")
+    lost = [claimed(dead), claimed(dead)]
+    assert head.free("dead", "its job is queued again", counted=False) == ["a", "b"]
+    for lease in (claimed(heir), claimed(heir)):
+        leases.note_end(lease.folder.parent, "its driver failed", counted=True)
+    for lease in lost:
+        (lease.folder / "windows").mkdir(parents=True)  # written where the lease was
+    with pytest.raises(Replaced), lost[0].attempt():
+        lost[0].progress(1, 3)
+    dead.give_back()
+    assert (dead.held, heir.holders()) == ({}, {"heir"})
+    tries = [leases.read_small(heir.home(clip) / leases.TRIES) for clip in "ab"]
+    assert [(told["starts"], told["why"]) for told in tries] == [(1, "its driver failed")] * 2
+
+
+def test_a_lease_that_is_lost_under_a_write_is_no_fault_of_the_row(queue_of: Callable[[str], Queue]) -> None:
+    dead, head = queue_of("dead"), queue_of("run")
+    lost = claimed(dead)
+    with pytest.raises(Replaced), lost.attempt(), atomic(lost.folder / "window"):
+        head.free("dead", "its job is queued again", counted=False)
+    assert "why" not in leases.read_small(head.home("a") / leases.TRIES)
 
 
 def test_a_row_that_is_begun_in_vain_is_made_alone_and_then_refused(queue_of: Callable[[str], Queue]) -> None:
