@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ID_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}(\.[^.]+)?")  # names that `atomic` gives
 
 
 @dataclass(frozen=True)
@@ -102,19 +104,25 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` (same suffix), moved onto it on success, deleted on failure."""
+    """A temporary path beside `path` (same suffix), moved onto it on success, deleted on failure.
+
+    Its name is known before it is there: a signal that ends the process while it is made leaves nothing either.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:16]}{path.suffix}")
     try:
+        temporary.touch(exist_ok=False)
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_up(folder: Path) -> None:
+    """Delete what `atomic` left in a folder where its process was killed; only while nobody writes there."""
+    for path in folder.glob(".*"):
+        if TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from linker.faults import WorkerBroken, first_line, is_broken, is_out_of_memory
 from linker.heartbeat import Replaced
 from linker.keys import row_key, unprepared, weights_hash
 from linker.leases import LeaseLost
-from linker.records import Refusal, read_json, write_json
+from linker.records import Refusal, read_json, sweep_up, write_json
 from linker.shards import frame_settings
 
 Entry = dict[str, Any]
@@ -201,9 +201,13 @@ class Queue:
         self._ledger_due = time.monotonic() + 50 * (time.monotonic() - began)
 
     def sweep(self) -> None:
-        """Delete what no entry names any more (older keys, removed rows); only while nobody works on the shard."""
-        if heartbeat.read_workers(self.folder / "workers"):
+        """Delete what no entry names any more (older keys, removed rows), and what killed workers left half-written;
+        only while nobody works on the shard."""
+        signs = heartbeat.read_workers(self.folder / "workers").values()
+        if not all(map(heartbeat.is_dead_here, signs)):
             return
+        for folder in (self.folder, self.folder / "workers", *self.folder.glob("rows/*")):
+            sweep_up(folder)
         named = {os.path.basename(found.get("video", "")) for clip in self.rows if (found := self.entry(clip))}
         for path in self.folder.glob("[!.]*.mkv"):
             if path.name not in named:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linker.records import Fault, Refusal, Row, atomic, content_name, read_json, sha256_file, write_json
+from linker.records import Fault, Refusal, Row, atomic, content_name, read_json, sha256_file, sweep_up, write_json
 
 
 @given(st.text(min_size=1).filter(lambda text: "/" not in text and "\0" not in text), st.text())
@@ -39,6 +43,45 @@ def test_an_atomic_file_is_there_only_after_success(tmp_path: Path) -> None:
         assert not path.exists()
     assert [item.name for item in path.parent.iterdir()] == ["file.json"]
     assert path.read_text() == "whole"
+
+
+def test_an_end_by_signal_at_any_moment_leaves_no_temporary(tmp_path: Path) -> None:
+    """SystemExit, as `process.leave` raises it, where Python looks for signals: as a function begins, and after each of
+    C's, those that open files included."""
+
+    def end_at(moment: int) -> None:
+        events = itertools.count()
+
+        def look(_frame: object, event: str, _of: object) -> None:
+            if event in ("call", "c_return") and next(events) == moment:
+                sys.setprofile(None)
+                raise SystemExit(143)
+
+        sys.setprofile(look)
+        try:
+            write_json(tmp_path / "tries.json", {"starts": 1})
+        finally:
+            sys.setprofile(None)
+
+    for moment in itertools.count():
+        with suppress(SystemExit):
+            end_at(moment)
+            break
+        assert [path.name for path in tmp_path.glob(".*")] == [], f"ended at call {moment}"
+    assert moment > 20
+    assert read_json(tmp_path / "tries.json") == {"starts": 1}
+
+
+def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    killed = "import os, sys; from linker.records import *\nwith atomic(Path(sys.argv[1])): os.abort()"
+    for name in ("tries.json", "000001.npy", "clip.of.two.dots", "plain"):
+        subprocess.run([sys.executable, "-c", killed, str(tmp_path / name)], check=False)
+    assert len(list(tmp_path.iterdir())) == 4
+    kept = [".hidden", ".a.b.json", ".tries.0123456789abcdeg.json", "tries.json", "tries.0123456789abcdef.json"]
+    for name in kept:
+        (tmp_path / name).touch()
+    sweep_up(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
 
 
 def test_a_sidecar_reads_back(tmp_path: Path) -> None:

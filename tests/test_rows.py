@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import write_shard
+from conftest import ROOT, write_shard
 
 from linker import leases
 from linker.config import GenerateSettings
+from linker.errors import EnvironmentError
 from linker.heartbeat import Replaced
 from linker.leases import LeaseLost
 from linker.records import atomic, read_json
@@ -215,6 +219,51 @@ def test_a_cuda_error_ends_the_worker_and_gives_its_rows_back(queue_of: Callable
         work()
     assert claimed(queue_of("next")).alone
     assert not list((tmp_path / "shards/s000/workers").glob("*.json"))
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from linker.config import GenerateSettings
+from linker.records import atomic
+from linker.rows import opened
+
+with opened(Path("shards/s000.json"), Path("shards/s000/ledger.json"), GenerateSettings()) as queue:
+    lease = queue.claim()
+    names = ["ledger.json", "0123.speech", "workers/me.json", "rows/a/tries.json", "rows/d/entry.json"]
+    opening = [atomic(queue.folder / name) for name in names]
+    for one in opening:
+        one.__enter__()
+    print(flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_worker_left_half_written_is_swept_by_the_next_one(
+    queue_of: Callable[[str], Queue], tmp_path: Path
+) -> None:
+    """Not while it lives: it may be writing."""
+    shard, ledger = tmp_path / "shards/s000.json", tmp_path / "shards/s000/ledger.json"
+    queue_of("x")
+
+    def half_written() -> int:
+        return len(list(ledger.parent.rglob(".*")))
+
+    def make_the_rest() -> None:
+        with opened(shard, ledger, GenerateSettings()) as queue:
+            while lease := queue.claim():
+                publish(lease)
+
+    words, environment = [sys.executable, "-c", KILLED], {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout
+        worker.stdout.readline()
+        with pytest.raises(EnvironmentError, match="1 rows left"):
+            make_the_rest()
+        assert half_written() == 5
+        worker.kill()
+    make_the_rest()
+    assert (half_written(), queue_of("x").left()) == (0, [])
 
 
 def test_nothing_is_begun_while_a_run_is_ending(queue_of: Callable[[str], Queue], tmp_path: Path) -> None:
