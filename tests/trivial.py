@@ -79,7 +79,8 @@ def generate(shard: Path, ledger: Path, settings: GenerateSettings) -> None:
 
 
 def make_row(queue: Queue, lease: Lease, settings: GenerateSettings) -> None:
-    """Three windows, each a line of text; TRIVIAL_S seconds in all. Rows may be told to fail (TRIVIAL_FAULT)."""
+    """Three windows, each a line of text, in TRIVIAL_S seconds, or TRIVIAL_AGAIN_S in a job that was queued again. Rows
+    may be told to fail (TRIVIAL_FAULT)."""
     row, root = lease.row, queue.root
     made = json.dumps([row, (root / row["face"]).read_text(), (root / row["driver"]).read_text(), settings.steps])
     windows = lease.stamped("trivial")
@@ -87,7 +88,7 @@ def make_row(queue: Queue, lease: Lease, settings: GenerateSettings) -> None:
     for number in range(WINDOWS):
         if not (windows / str(number)).exists():
             _fault(queue, row["clip"])
-            time.sleep(float(os.environ.get("TRIVIAL_S", "0")) / WINDOWS)
+            time.sleep(_row_s() / WINDOWS)
             _write(windows / str(number), f"{made}\n")
             _note(queue.folder / "windows", f"{row['clip']} {number}")
             lease.progress(number + 1, WINDOWS)
@@ -96,6 +97,11 @@ def make_row(queue: Queue, lease: Lease, settings: GenerateSettings) -> None:
     print(f"{row['clip']} made", flush=True)
     video = str(lease.video.relative_to(lease.video.parents[2]))
     lease.publish({"state": "done", "refusal": None, "video": video}, lease.folder / "clip.mkv")
+
+
+def _row_s() -> float:
+    again = bool(os.environ.get("SLURM_RESTART_COUNT")) and "TRIVIAL_AGAIN_S" in os.environ
+    return float(os.environ.get("TRIVIAL_AGAIN_S" if again else "TRIVIAL_S", "0"))
 
 
 def _note(path: Path, line: str) -> None:

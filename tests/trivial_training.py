@@ -3,6 +3,7 @@ and imports torch when it is called: a job is deaf to signals, and ended by them
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,18 +14,20 @@ if TYPE_CHECKING:
 STEPS = 200
 
 
-def train(folder: Path, step_s: float, accumulate: int = 1) -> None:
-    """Fit one layer to noise that is a function of the draw; `draws` names every draw that was made."""
+def train(folder: Path, step_s: float, again_s: float | None = None, accumulate: int = 1) -> None:
+    """Fit one layer to noise that is a function of the draw; `draws` names every draw that was made. A step takes
+    `step_s`, in a job that was queued again `again_s`."""
     import torch
 
     from linker.train.fit import Plan, fit
     from linker.train.ranks import Ranks
 
+    pause_s = step_s if again_s is None or not os.environ.get("SLURM_RESTART_COUNT") else again_s
     torch.manual_seed(0)
     model = torch.nn.Linear(8, 8)
 
     def loss_of_draw(number: int) -> tuple[torch.Tensor, dict[str, float]]:
-        time.sleep(step_s)
+        time.sleep(pause_s)
         with (folder / "draws").open("a") as stream:
             stream.write(f"{number}\n")
         noise = torch.randn((16, 8), generator=torch.Generator().manual_seed(number))
