@@ -146,8 +146,9 @@ class Crew:
         _cancel_coming(stored, self.folder)
         self._coming, alive = "", self._alive(self.jobs)
         self.jobs = [job for job in self.jobs if job.job_id in alive and not job.has_answered()]
-        for job in jobs:
-            if job.has_answered() and job.succeeded():  # an old failure is no news: the work is tried again
+        self._over = [job for job in jobs if job.has_answered()]
+        for job in self._over:
+            if job.succeeded():  # an old failure is no news: the work is tried again
                 self.shift.answered()
         if self.jobs:
             print(f"attached to {self.settings.cluster} job {_ids(self.jobs)}", file=sys.stderr, flush=True)

@@ -262,6 +262,17 @@ def test_what_was_being_submitted_is_cancelled_before_anything_is(controller: Co
     assert [job.job_id for job in crew.jobs] == ["7_0"]
 
 
+def test_what_answered_before_the_run_was_started_again_leaves_the_queue(
+    controller: Controller, rows: list[str]
+) -> None:
+    answer(Job("slurm", stored("slurm").parent, "7_0", ""))
+    controller.states["7_0"] = "PENDING"
+    crew = crew_of()
+    crew.attach()
+    crew._clear_queue()
+    assert (crew.jobs, controller.cancelled) == ([], ["7_0"])
+
+
 @pytest.mark.parametrize("now", ["local", "debug"])
 def test_jobs_of_another_kind_are_cancelled_first(
     controller: Controller, rows: list[str], now: str, monkeypatch: pytest.MonkeyPatch
