@@ -7,7 +7,7 @@
 
 A lease is taken, given back and taken away by renaming its folder, which a file system does once or not at all. Its
 `seal` is made by whoever takes it; to publish is to write the seal and rename it to entry.json. A worker that was
-believed dead and lives on finds no seal under its own name: it cannot publish, whatever it makes.
+believed dead and lives on finds no seal under its own name: it cannot publish, whatever it makes, and ends.
 """
 
 from __future__ import annotations
