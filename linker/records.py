@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ID_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}(\.[^.]+)?")  # names that `atomic` gives
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.[^.]+)?")  # names that `atomic` gives
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Its name is known before it is there: a signal that ends the process while it is made leaves nothing either.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:16]}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         temporary.touch(exist_ok=False)
         yield temporary
