@@ -110,9 +110,9 @@ class Crew:
         places = self.size - len(self.jobs)
         if places <= 0 or not self.shift.left():
             return 0
+        busy = {worker.rpartition("-")[0] for worker in self.shift.holders()}  # first: who takes a row now counts once
         free = self.shift.claimable()
-        if free and self.jobs:
-            busy = {worker.rpartition("-")[0] for worker in self.shift.holders()}
+        if free:
             free -= sum(job.job_id not in busy for job in self.jobs)
         return min(places, max(free, 0 if self.jobs else 1))
 

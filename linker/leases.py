@@ -59,10 +59,15 @@ def take(home: Path, worker: str) -> bool:
     return True
 
 
-def set_free(home: Path, worker: str) -> bool:
-    """Take a lease away from its holder. A folder without a seal has lost its lease, unless it is the only one."""
+def is_lost(home: Path, worker: str) -> bool:
+    """True for a folder that a former holder wrote again where its lease was: without a seal, and not the only one."""
     others = [name for name in holders(home) if name != worker]
-    if not is_sealed(home / worker) and any(name == FREE or is_sealed(home / name) for name in others):
+    return not is_sealed(home / worker) and any(name == FREE or is_sealed(home / name) for name in others)
+
+
+def set_free(home: Path, worker: str) -> bool:
+    """Take a lease away from its holder; False where it had lost it."""
+    if is_lost(home, worker):
         shutil.rmtree(home / worker, ignore_errors=True)
         return False
     return rename(home / worker, home / FREE)

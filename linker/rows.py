@@ -103,8 +103,10 @@ class Queue:
         return (self.root / heartbeat.DRAIN).exists()
 
     def holders(self) -> set[str]:
-        """Workers that hold rows that are left, living or not."""
-        return {holder for clip in self.left() for holder in leases.holders(self.home(clip))} - {leases.FREE}
+        """Workers that hold rows that are left, living or not; not those that lost them and write there once more."""
+        homes = [self.home(clip) for clip in self.left()]
+        held = {name for home in homes for name in leases.holders(home) if not leases.is_lost(home, name)}
+        return held - {leases.FREE}
 
     def give_back(self) -> None:
         """Let others have what this worker holds."""

@@ -225,8 +225,9 @@ class Cluster:
 
     @staticmethod
     def _free_ports() -> int:
-        """A port with some free ones behind it, below those that are given out by chance."""
-        for first in range(21_000 + os.getpid() % 9000, 32_000, 10):
+        """A port with some free ones behind it, below those that are given out by chance; processes that look at the
+        same time look in different places."""
+        for first in range(21_000 + os.getpid() % 900 * 10, 32_000, 10):
             try:
                 for port in range(first, first + 2 + len(NODES)):
                     with socket.socket() as probe:

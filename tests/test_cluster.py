@@ -255,7 +255,7 @@ def test_killed_at_a_random_moment_and_run_again(shard: Shard, victim: str) -> N
         assert "attached to slurm job" in shard.log()
         assert shard.cluster.submissions() == submitted
     if victim == "node":
-        assert shard.cluster.submissions() == 1 or "NODE_FAIL" in shard.log()
+        assert shard.cluster.submissions() == 1 or "NODE_FAIL" in shard.log(), shard.log()
 
 
 def test_a_worker_that_is_silent_loses_its_row_and_cannot_publish_it(

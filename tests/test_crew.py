@@ -118,6 +118,25 @@ def test_rows_that_a_worker_holds_call_for_no_other(controller: Controller, rows
     assert controller.submitted == [3, 3]
 
 
+def test_rows_of_a_lost_node_are_for_its_jobs_that_are_queued_again(controller: Controller, rows: list[str]) -> None:
+    """A worker that lives on there, and writes once more where its lease was, holds nothing."""
+    crew = crew_of(workers=2)
+    crew.replenish()
+    lost, taker = queue("1_0-x"), queue("1_1-y")
+    lease = lost.claim()
+    assert lease and len([kept for _ in rows if (kept := taker.claim())]) == 3
+    answer(crew.jobs[1])
+    for other in list(taker.held.values()):
+        other.refuse("bad", "is bad")
+    sign("1_0-x", beats=5)
+    for _ in range(3):  # 1_0 is PENDING
+        crew.look()
+        write_json(lease.folder / "windows" / "1", {})
+        assert queue().claimable() == ["a"]
+        crew.replenish()
+    assert (controller.submitted, crew.shift.holders()) == ([2], set())
+
+
 def test_workers_that_have_not_begun_are_counted_on(controller: Controller, rows: list[str]) -> None:
     """Two of three wait for their turn, and two rows are left for them: no third is called."""
     crew, done = crew_of(), queue("0_0-x")
