@@ -45,6 +45,12 @@ def write_shard(path: Path, files: dict[str, bytes]) -> None:
             tar.addfile(member, io.BytesIO(content))
 
 
+def encoding(encoded: Path, key: str) -> Path:
+    """The encoded segment of a key."""
+    (path,) = encoded.parent.glob(f"{key}.*.npz")
+    return path
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One drawn person, cut twice for training and once to be held out; a broken segment, and a hostile name."""
@@ -93,7 +99,7 @@ def test_both_stages_train_on_shards_from_a_checkpoint(shards: Path, tmp_path: P
     steps.encode_footage(sorted(shards.glob("*.tar")), start, encoded)
     told = json.loads(encoded.read_text())
     assert (told["segments"], len(told["skipped"])) == (2, 1)
-    with np.load(encoded.parent / "anna-00000001-0000.npz") as arrays:
+    with np.load(encoding(encoded, "anna-00000001-0000")) as arrays:
         assert arrays["latents"].shape == (20, TINY.latent_channels, TINY.latent_px, TINY.latent_px)
         assert arrays["speech"].shape == (20, TINY.speech_dim)
         assert arrays["masks"].shape == (20, 3, TINY.latent_px, TINY.latent_px)
@@ -118,9 +124,26 @@ def test_what_other_networks_encoded_is_encoded_anew(shards: Path, tmp_path: Pat
     for seed in (0, 1):
         start = write_tiny(tmp_path / f"start{seed}", seed)
         steps.encode_footage([shards / "train-000001.tar"], start / "lingualinker.json", encoded)
-        latents.append((encoded.parent / "anna-00000001-0000.npz").stat().st_mtime_ns)
-        assert not (encoded.parent / "anna-00000000-0000.npz").exists()
+        latents.append(encoding(encoded, "anna-00000001-0000").stat().st_mtime_ns)
+        assert not list(encoded.parent.glob("anna-00000000-0000*"))
     assert latents[0] != latents[1]
+
+
+def test_a_segment_that_was_aligned_anew_is_encoded_anew(shards: Path, tmp_path: Path) -> None:
+    """The same segment by name, length and picture, with its sound 40 ms later; what is as it was is kept."""
+    encoded, start = tmp_path / "footage" / "encoded.json", write_tiny(tmp_path / "start") / "lingualinker.json"
+    shard = tmp_path / "train-000000.tar"
+    with tarfile.open(shards / "train-000001.tar") as tar:
+        anna = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    dora = {name.replace("anna", "dora"): content for name, content in anna.items()}
+    key, sound = "anna-00000001-0000", anna["anna-00000001-0000.wav"]
+    told = []
+    for heard in (sound, sound[:44] + bytes(1280) + sound[44:-1280]):
+        write_shard(shard, anna | {f"{key}.wav": heard} | dora)
+        steps.encode_footage([shard], start, encoded)
+        times = [encoding(encoded, name).stat().st_mtime_ns for name in (key, key.replace("anna", "dora"))]
+        told.append((json.loads(encoded.read_text())["made_of"], encoding(encoded, key).name, *times))
+    assert [one == other for one, other in zip(*told, strict=True)] == [False, False, False, True]
 
 
 def test_training_that_lacks_something_is_refused_before_it_starts(tmp_path: Path, shards: Path) -> None:

@@ -6,6 +6,7 @@ segment that cannot be used is told with its reason while the others go on.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import multiprocessing
 import re
@@ -38,10 +39,13 @@ class Segment:
     key: str
     places: dict[str, tuple[int, int]]
 
-    @property
-    def digest(self) -> str:
-        """Changes when the segment does, as far as its shard's table of contents tells."""
-        return f"{self.key} {[self.places[kind][1] for kind in KINDS]}"
+    def name(self) -> str:
+        """Its key, and a digest of all that training reads of it: a segment that was cut or aligned anew has another
+        name."""
+        content = hashlib.sha256()
+        for kind in KINDS:
+            content.update(hashlib.sha256(self.read(kind)).digest())
+        return f"{self.key}.{content.hexdigest()[:16]}"
 
     def read(self, kind: str) -> bytes:
         offset, size = self.places[kind]

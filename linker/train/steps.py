@@ -110,12 +110,13 @@ def encode_footage(shards: list[Path], start: Path, encoded: Path) -> None:
     ranks, cache, arch = Ranks.join(), encoded.parent, read_architecture(start.parent)
     segments = read_segments([path for path in shards if path.name.startswith("train-")])
     others = read_segments([path for path in shards if not path.name.startswith("train-")])[:HELD_OUT]
-    told = f"{sha256_file(start)} {' '.join(segment.digest for segment in segments)}"
-    made_of = hashlib.sha256(told.encode()).hexdigest()
+    mine = {segment.name(): segment for segment in segments[ranks.index :: ranks.count]}
+    names = {name for part in ranks.gather(list(mine)) for name in part}
+    made_of = hashlib.sha256(" ".join([sha256_file(start), *sorted(names)]).encode()).hexdigest()
     if ranks.is_first:
-        clear_cache(cache, {segment.key for segment in segments}, sha256_file(start))
+        clear_cache(cache, names, sha256_file(start))
     ranks.wait()
-    skipped = encode_segments(segments[ranks.index :: ranks.count], start.parent, arch, cache, ranks.device)
+    skipped = encode_segments(mine, start.parent, arch, cache, ranks.device)
     skipped = sorted(line for lines in ranks.gather(skipped) for line in lines)
     if not ranks.is_first:
         return
@@ -128,20 +129,20 @@ def encode_footage(shards: list[Path], start: Path, encoded: Path) -> None:
 
 
 def encode_segments(
-    segments: list[Segment], start: Path, arch: Architecture, cache: Path, device: torch.device
+    segments: dict[str, Segment], start: Path, arch: Architecture, cache: Path, device: torch.device
 ) -> list[str]:
-    """Encode those that are not in `cache` yet; why others could not be."""
+    """Encode those that are not in `cache` yet, under their names; why others could not be."""
     net = load_codec(start / "codec", arch.latent_channels).to(device).to(memory_format=torch.channels_last)
     encoder = load_speech_encoder(start / "speech", arch.speech_dim).to(device)
-    missing = [segment for segment in segments if not (cache / f"{segment.key}.npz").exists()]
-    skipped = []
-    for number, (segment, found) in enumerate(decoded(missing, arch.sample_px, arch.latent_px, cores())):
+    missing = {name: segment for name, segment in segments.items() if not (cache / f"{name}.npz").exists()}
+    coming, skipped = decoded(list(missing.values()), arch.sample_px, arch.latent_px, cores()), []
+    for number, (name, (segment, found)) in enumerate(zip(missing, coming, strict=True)):
         if isinstance(found, str):
             skipped.append(found)
         else:
             portrait = portrait_of(segment.key, len(found.frames))
             arrays = encode_clip(net, encoder, found.frames, found.samples, found.masks, portrait)
-            with atomic(cache / f"{segment.key}.npz") as temporary:
+            with atomic(cache / f"{name}.npz") as temporary:
                 np.savez(temporary, **arrays)
             heartbeat.advance()
         if number % 50 == 0:
@@ -149,11 +150,11 @@ def encode_segments(
     return skipped
 
 
-def clear_cache(cache: Path, keys: set[str], networks: str) -> None:
+def clear_cache(cache: Path, names: set[str], networks: str) -> None:
     """Forget what other networks encoded, and segments that are no longer there."""
     keep_only(cache, f"{ENCODED_FORM} {networks}")
     for path in cache.glob("*.npz"):
-        if path.stem not in keys:
+        if path.stem not in names:
             path.unlink()
 
 
