@@ -35,6 +35,8 @@ from linker.shift import OneJob, ShardShift, Shift
 POLL_S = 0.5  # how often results are looked for
 ASK_S = 4.0  # how often the queue is asked and signs of life are read
 SILENT = 10  # so many readings without a sign of life: the worker is taken for dead
+BEGINNING = 150  # so many readings of a running job before its first one: Python may load slowly, but not for ever
+USUAL = ("", "None", "Priority", "Resources", "BeginTime")  # why jobs wait that will begin by themselves
 AGAIN = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")  # states of jobs that do not run
 HALTED = ("SUSPENDED", "STOPPED")  # states in which a living worker gives no sign of life
 GRACE_S = 4.0  # how long a job that left the queue may take until its result is seen (network file systems)
@@ -56,6 +58,7 @@ class Crew:
         self._over: list[Job] = []  # jobs that have answered
         self._coming = ""  # name of jobs that are being submitted
         self._gone: dict[str, float] = {}  # jobs that left the queue, since when
+        self._waits = ""  # the reason that was last told
         self._signs: dict[str, tuple[int, int, int]] = {}  # each worker's last beat, readings it stood, advances
 
     def work(self) -> None:
@@ -237,11 +240,25 @@ class Crew:
             if sign["advances"] > advances:
                 self.vain = 0
             if stood >= SILENT:
-                self._silenced(job, worker)
+                self._silenced(job, worker, SILENT)
+        begun = {sign["job"] for sign in signs.values()}
+        for job in [job for job in self.jobs if job.job_id not in begun]:
+            self._expect(job, alive.get(job.job_id, slurm.Told("UNKNOWN")))
 
-    def _silenced(self, job: Job, worker: str) -> None:
+    def _expect(self, job: Job, told: slurm.Told) -> None:
+        """A job without a sign of life: tell why it waits, once, and do not let it begin for ever."""
+        if told.state in AGAIN and told.reason not in (*USUAL, self._waits):
+            self._waits = told.reason
+            print(f"job {job.job_id} waits: {told.reason}", file=sys.stderr, flush=True)
+        _, stood, _ = self._signs.get(job.job_id, (-1, 0, 0))
+        stood = stood + 1 if told.state == "RUNNING" else 0
+        self._signs[job.job_id] = (-1, stood, 0)
+        if stood >= BEGINNING:
+            self._silenced(job, job.job_id, BEGINNING)
+
+    def _silenced(self, job: Job, worker: str, readings: int) -> None:
         """A worker that gives no sign of life is ended, and others get its rows: a lost node is not their fault."""
-        self.last_words = f"job {job.job_id}: no sign of life for {SILENT * ASK_S:.0f} s"
+        self.last_words = f"job {job.job_id}: no sign of life for {readings * ASK_S:.0f} s"
         if not _cancel([job]):
             return print(f"{self.last_words}; it cannot be cancelled yet", file=sys.stderr, flush=True)
         print(f"{self.last_words}; another worker takes over", file=sys.stderr, flush=True)
@@ -249,14 +266,15 @@ class Crew:
         self._remove(job, "its worker gave no sign of life", counted=False)
 
     def _dismiss(self, alive: dict[str, slurm.Told]) -> None:
-        """When no more is to be begun, jobs that wait for their turn are cancelled."""
+        """When nothing is left, or no more is to be begun, jobs that wait for their turn are cancelled."""
         waiting = [job for job in self.jobs if job.job_id in alive and alive[job.job_id].state in AGAIN]
-        if not waiting or not self.shift.is_stopped() or not _cancel(waiting):
+        over = self.shift.is_stopped() or not self.shift.left()
+        if not waiting or not over or not _cancel(waiting):
             return
         heartbeat.stop(self.shift.folder / "workers", [job.job_id for job in waiting])  # it may just have started
         print(f"cancelled {self.settings.cluster} job {_ids(waiting)}, which waited", file=sys.stderr, flush=True)
         for job in waiting:
-            self._remove(job, "ended on request", counted=False)
+            self._remove(job, "it is no longer needed", counted=False)
 
     def _remove(self, job: Job, why: str, counted: bool) -> None:
         """The job is over; what its workers held may be taken."""
@@ -348,6 +366,7 @@ def _ids(jobs: list[Job]) -> str:
 
 def launch_shard(task: partial[None], settings: LaunchSettings, folder: Path, queue: Queue) -> None:
     """Make a shard's rows with as many workers as the settings say; no job is submitted where nothing is left to do."""
+    queue.adopt()
     queue.refuse_unprepared()
     try:
         Crew(task, settings, folder, ShardShift(queue)).work()

@@ -93,8 +93,7 @@ class Worker:
             return None
         for window in range(clip.window):
             self.writing.add(clip, window)
-        if not clip.is_unfinished:
-            self.closing[clip] = self.writing.close(clip)
+        self.close_made(clip)
         return clip
 
     def denoise(self) -> None:
@@ -123,7 +122,12 @@ class Worker:
         window = clip.store(latents_1FChw)
         clip.lease.progress(clip.window, clip.windows)
         self.writing.add(clip, window)
+        self.close_made(clip)
+
+    def close_made(self, clip: Clip) -> None:
+        """With its last window made, let a clip's file be finished, whatever becomes of the other rows."""
         if not clip.is_unfinished:
+            clip.lease.made = True
             self.closing[clip] = self.writing.close(clip)
 
     def publish_finished(self) -> None:

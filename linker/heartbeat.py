@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from linker.process import leave, start_time
 from linker.records import read_json, write_json
 
 BEAT_S = 3.0
+SILENT_S = 5 * BEAT_S  # so long a count stands of who is taken for dead where no queue can be asked
 STOP = "stop"  # beside the signs of life: ids of cancelled jobs
 KEPT = "kept"  # there, too: a worker that has ended had kept something
 DRAIN = Path(".linker", "drain")  # of the results folder: while it is there, nothing is begun
@@ -222,6 +224,16 @@ def read_workers(folder: Path) -> dict[str, dict[str, Any]]:
         with suppress(OSError, ValueError):
             found[path.stem] = read_json(path)
     return found
+
+
+def silent_elsewhere(folder: Path) -> set[str]:
+    """Workers of a folder on other machines, or in other containers, whose count stands: asked only where there are
+    some, since it takes a while."""
+    before = {name: sign for name, sign in read_workers(folder).items() if sign["host"] != socket.gethostname()}
+    if before:
+        time.sleep(SILENT_S)
+    after = read_workers(folder) if before else {}
+    return {name for name, sign in before.items() if after.get(name, sign)["beats"] == sign["beats"]}
 
 
 def is_dead_here(worker: dict[str, Any]) -> bool:

@@ -47,15 +47,18 @@ def is_sealed(folder: Path) -> bool:
 def take(home: Path, worker: str) -> bool:
     """Take a row's lease: one of all who try gets it, with a seal that no former holder has open."""
     home.mkdir(parents=True, exist_ok=True)
-    if not rename(home / FREE, home / worker):
+    if rename(home / FREE, home / worker):
+        (home / BEGUN).touch()  # whoever made the folder may have died before that
+    else:
         (home / worker).mkdir()
         try:
             (home / BEGUN).touch(exist_ok=False)
         except FileExistsError:
             (home / worker).rmdir()
             return False
-    (home / worker / SEAL).unlink(missing_ok=True)
-    (home / worker / SEAL).touch()
+    fresh = home / worker / f"{SEAL}.new"
+    fresh.touch()
+    os.replace(fresh, home / worker / SEAL)  # the holder is never without one
     return True
 
 

@@ -43,6 +43,8 @@ def opened(shard: Path, ledger: Path, settings: GenerateSettings) -> Iterator[Qu
     queue = Queue(shard, ledger, settings)
     with heartbeat.beating(ledger.parent / "workers", lambda: sorted(queue.held)) as worker:
         queue.worker = worker
+        if not heartbeat.job_id():
+            queue.adopt()
         queue.free_the_dead()
         queue.refuse_unprepared()
         heartbeat.AT_CHECKPOINT.append(queue.give_back)
@@ -56,7 +58,10 @@ def opened(shard: Path, ledger: Path, settings: GenerateSettings) -> Iterator[Qu
         return
     queue.sweep()
     if left := len(queue.left()):
-        raise EnvironmentError(f"ended on request with {left} rows left; run again to continue")
+        held = ", ".join(sorted(queue.holders()))
+        why = f"rows left to who works on them elsewhere ({held}); run again when that has ended"
+        ended = "rows left, ended on request; run again to continue"
+        raise EnvironmentError(f"{left} {ended if queue.is_draining() or not held else why}")
 
 
 class Queue:
@@ -150,15 +155,27 @@ class Queue:
             if refusal and not self.entry(clip):
                 write_json(self.home(clip) / leases.ENTRY, _refused(refusal, self.key(clip)))
 
+    def adopt(self) -> None:
+        """Take over what other shards say of rows that are this one's now, as after another number of shards."""
+        new = {clip for clip in self.rows if not self.home(clip).exists()}
+        for other in self.folder.parent.glob("*/rows"):
+            for clip in sorted(new.intersection(os.listdir(other))):
+                found = leases.read_small(other / clip / leases.ENTRY)
+                if found.get("key") == self.key(clip):
+                    write_json(self.home(clip) / leases.ENTRY, found)
+
     def free_the_dead(self) -> None:
-        """Give back the rows of workers that are gone: earlier starts of this very job, or processes of this machine.
+        """Give back the rows of workers that are gone: earlier starts of this very job; where this is none, processes
+        that have ended here, or give no sign of life elsewhere.
 
         Of other jobs the queue knows more; the run that waits for them asks it.
         """
-        workers, own = heartbeat.read_workers(self.folder / "workers"), heartbeat.job_id()
+        folder, own = self.folder / "workers", heartbeat.job_id()
+        workers, silent = heartbeat.read_workers(folder), set() if own else heartbeat.silent_elsewhere(folder)
         for name in self.holders() - {self.worker}:
             known = workers.get(name)
-            if name.startswith(f"{own}-") if own else known is None or heartbeat.is_dead_here(known):
+            dead = known is None or name in silent or heartbeat.is_dead_here(known)
+            if name.startswith(f"{own}-") if own else dead:
                 self.free(name, "its worker died")
 
     def free(self, worker: str, why: str, counted: bool = True) -> list[str]:
@@ -203,26 +220,28 @@ class Queue:
         self._ledger_due = time.monotonic() + 50 * (time.monotonic() - began)
 
     def sweep(self) -> None:
-        """Delete what no entry names any more (older keys, removed rows), and what killed workers left half-written;
-        only while nobody works on the shard."""
+        """Delete what no entry names any more, and what killed workers left half-written; only while nobody works on
+        the shard. Clips of rows that are not listed now are kept: another manifest may list them again."""
         signs = heartbeat.read_workers(self.folder / "workers").values()
         if not all(map(heartbeat.is_dead_here, signs)):
             return
         for folder in (self.folder, self.folder / "workers", *self.folder.glob("rows/*")):
             sweep_up(folder)
-        named = {os.path.basename(found.get("video", "")) for clip in self.rows if (found := self.entry(clip))}
+        told = {home: leases.read_small(home / leases.ENTRY) for home in self.folder.glob("rows/*")}
+        named = {os.path.basename(found.get("video", "")) for found in told.values()}
         for path in self.folder.glob("[!.]*.mkv"):
             if path.name not in named:
                 path.unlink()
         for path in self.folder.glob("[!.]*.speech"):
             path.unlink()
-        for home in self.folder.glob("rows/*"):
-            if home.name not in self.rows:
+        for home, found in told.items():
+            listed = home.name in self.rows
+            if not listed and not found.get("video"):
                 shutil.rmtree(home)
-            elif self.entry(home.name):
-                (home / leases.BEGUN).unlink(missing_ok=True)
+            elif not listed or self.entry(home.name):
                 for holder in leases.holders(home):
                     shutil.rmtree(home / holder)
+                (home / leases.BEGUN).unlink(missing_ok=True)
 
 
 class Lease:
@@ -234,6 +253,7 @@ class Lease:
         self.folder = queue.home(clip) / queue.worker
         self.video = queue.video(clip, self.key)
         self.seconds: float = leases.read_small(self.folder / leases.PROGRESS).get("seconds", 0.0)
+        self.made = False  # all its windows are, and only its file is being written
 
     def stamped(self, stamp: str) -> Path:
         """The folder of what is kept of the row while it is made, by inputs and by `stamp` (code, precision, device):
@@ -329,7 +349,8 @@ class Lease:
         if together == 1:
             return self.refuse("out_of_memory", f"does not fit into memory alone: {first_line(error)}")
         print(f"out of memory with {together} rows at a time; {together // 2} from now on", file=sys.stderr, flush=True)
-        self.queue.give_back()
+        for lease in [lease for lease in self.queue.held.values() if lease is self or not lease.made]:
+            lease.give_back()
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -339,12 +360,21 @@ class Lease:
         it, and any other row would be taken from it again in the middle of a window.
         """
         try:
-            with self.fenced():
+            with self._answered():
                 yield
         except LeaseLost as lost:
             print(lost, file=sys.stderr, flush=True)
             self._drop()
             raise Replaced("this worker is taken for dead, and ends") from lost
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        """What goes wrong in the block, but for a lost lease, is this row's answer where it can be."""
+        try:
+            with self.fenced():
+                yield
+        except LeaseLost:
+            raise
         except (LinkerError, WorkerBroken):
             self.give_back()
             raise

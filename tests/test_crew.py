@@ -196,6 +196,50 @@ def test_a_silent_worker_keeps_its_rows_until_it_can_be_cancelled(controller: Co
     assert (crew.jobs, crew.shift.holders(), controller.cancelled) == ([], set(), ["1_0"])
 
 
+def test_what_waits_is_cancelled_when_nothing_is_left(controller: Controller, rows: list[str]) -> None:
+    """One worker made all rows while the others waited for a place."""
+    crew = crew_of()
+    crew.replenish()
+    worker = queue("1_0-x")
+    while lease := worker.claim():
+        lease.refuse("bad", "is bad")
+    controller.states.pop("1_0")
+    answer(crew.jobs[0])
+    crew.work()
+    assert (controller.cancelled, controller.submitted) == (["1_1", "1_2"], [3])
+
+
+def test_a_job_that_runs_and_never_begins_is_replaced(
+    controller: Controller, rows: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A node whose disks hang lets Python load for ever; who only loads slowly is waited for."""
+    monkeypatch.setattr("linker.crew.BEGINNING", 20)
+    crew = crew_of(workers=1)
+    crew.replenish()
+    for _ in range(30):  # waiting for its turn is no fault
+        crew.look()
+    controller.states["1_0"] = "RUNNING"
+    for _ in range(19):
+        crew.look()
+    assert (len(crew.jobs), controller.cancelled) == (1, [])
+    crew.look()
+    crew.replenish()
+    assert (controller.cancelled, controller.submitted) == (["1_0"], [1, 1])
+    assert "job 1_0: no sign of life for 0 s; another worker takes over" in capsys.readouterr().err
+
+
+def test_why_a_job_waits_that_will_not_begin_by_itself_is_told_once(
+    controller: Controller, rows: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crew = crew_of()
+    crew.replenish()
+    for reason in ("Priority", "AssocGrpGRES"):
+        monkeypatch.setattr(slurm, "queued", lambda ids, why=reason: {one: Told("PENDING", "", why) for one in ids})
+        for _ in range(3):
+            crew.look()
+    assert capsys.readouterr().err.splitlines()[1:] == ["job 1_0 waits: AssocGrpGRES"]
+
+
 def test_what_waits_is_cancelled_when_the_run_is_to_end(controller: Controller, rows: list[str]) -> None:
     """A row that is being made is finished."""
     crew = crew_of(workers=2)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from linker.errors import EnvironmentError
 from linker.generate import generate
 from linker.media import probe, read_frames, write_wav
 from linker.records import read_json, write_json
-from linker.writing import Film
+from linker.writing import Film, Writing
 
 DURATION_S = 1.3  # 32.5 frames: three windows, the last one cut
 
@@ -275,6 +277,36 @@ def test_memory_that_runs_out_halves_the_rows_together(
     entries = folder.make(four)
     assert {clip: folder.digest(entry) for clip, entry in entries.items()} == wanted
     assert {entry["rows_together"] for entry in entries.values()} == {2}
+
+
+def test_memory_that_runs_out_while_files_are_finished_leaves_them(
+    folder: Folder, settings: GenerateSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third row begins when the second one waits for nothing but its file."""
+    one, two = (settings.model_copy(update={"rows_together": count}) for count in (1, 2))
+    sample, finish, failed, calls = room.sample_windows, Writing._finish, threading.Event(), itertools.count(1)
+
+    def small(*given: Any) -> Any:
+        if next(calls) == 4:
+            failed.set()
+            raise torch.OutOfMemoryError("out of memory")
+        return sample(*given)
+
+    def finish_later(writing: Writing, clip: Clip) -> None:
+        assert clip.lease.clip != "r1" or failed.wait(60)
+        finish(writing, clip)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "sample_windows", small)
+        patched.setattr(Writing, "_finish", finish_later)
+        folder.rows(*rows_of(3))
+        made = folder.make(two)
+    together = [made[clip]["rows_together"] for clip in ("r0", "r1", "r2")]
+    assert (together, next(calls)) == ([2, 2, 1], 8)
+    again = Folder(folder.root / "again")
+    again.rows(*rows_of(3))
+    alone = again.make(one)["r2"]
+    assert folder.digest(made["r2"]) == again.digest(alone)
 
 
 def test_rows_of_other_presets_wait_for_their_own_batch(folder: Folder, settings: GenerateSettings) -> None:

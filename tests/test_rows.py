@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,12 +14,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, write_shard
 
-from linker import leases
+from linker import heartbeat, leases
 from linker.config import GenerateSettings
 from linker.errors import EnvironmentError
 from linker.heartbeat import Replaced
 from linker.leases import LeaseLost
-from linker.records import atomic, read_json
+from linker.records import atomic, read_json, write_json
 from linker.rows import Lease, Queue, WorkerBroken, opened
 
 
@@ -179,6 +181,105 @@ def test_out_of_memory_halves_what_is_made_together_and_refuses_what_does_not_fi
         raise MemoryError
     assert worker.entry("a")["refusal"]["kind"] == "out_of_memory"  # type: ignore[index]
     assert claimed(worker).clip == "b"
+
+
+def test_out_of_memory_leaves_a_row_whose_file_alone_is_being_written(queue_of: Callable[[str], Queue]) -> None:
+    worker = queue_of("w")
+    made, other = claimed(worker), claimed(worker)
+    made.made = True
+    with other.attempt():
+        raise MemoryError
+    assert list(worker.held) == ["a"]
+    with made.attempt():
+        publish(made)
+    assert worker.entry("a")
+    again = claimed(worker)
+    again.made = True
+    with again.attempt():  # while its own file was written
+        raise MemoryError
+    assert (again.clip, worker.held) == ("b", {})
+
+
+def test_a_row_that_is_lost_while_it_is_refused_ends_the_worker(queue_of: Callable[[str], Queue]) -> None:
+    worker, head = queue_of("w"), queue_of("run")
+    worker.limit = 1
+    lease = claimed(worker)
+
+    def lose() -> None:
+        head.free("w", "its job is queued again", counted=False)
+        raise MemoryError
+
+    with pytest.raises(Replaced), lease.attempt():
+        lose()
+
+
+def test_clips_of_rows_that_are_not_listed_now_are_kept_for_when_they_are(
+    queue_of: Callable[[str], Queue], tmp_path: Path
+) -> None:
+    """As `run failed.csv` and then the whole manifest again do; and another number of shards."""
+    worker, listing = queue_of("w"), tmp_path / "shards" / "s000.json"
+    for _ in "abcd":
+        publish(claimed(worker))
+    rows = read_json(listing)["rows"]
+    for some in (rows[1:2], rows):
+        write_json(listing, {"rows": some})
+        with opened(listing, worker.ledger, GenerateSettings()) as queue:
+            assert (queue.claim(), queue.left()) == (None, [])
+    assert len(list(worker.folder.glob("*.mkv"))) == 4
+    write_json(listing.with_name("s001.json"), {"rows": rows[2:]})
+    (listing.parent / "s001").mkdir()
+    with opened(listing.with_name("s001.json"), listing.parent / "s001/ledger.json", GenerateSettings()) as queue:
+        assert (queue.claim(), queue.left()) == (None, [])
+    write_json(listing.with_name("s001.json"), {"rows": [{**rows[2], "seed": 9}]})
+    shutil.rmtree(listing.parent / "s001/rows")
+    assert Queue(listing.with_name("s001.json"), listing.parent / "s001/ledger.json", GenerateSettings()).left() == [
+        "c"
+    ]
+
+
+def test_who_died_elsewhere_is_known_by_standing_still(
+    queue_of: Callable[[str], Queue], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No queue can be asked of a process in another container; one that lives keeps its row, and that is told."""
+    monkeypatch.setattr(heartbeat, "SILENT_S", 0.3)
+    for name in ("dead", "alive"):
+        assert queue_of(name).claim()
+    sign = {"job": "", "host": "elsewhere", "pid": 1, "start": "1", "advances": 0, "rows": []}
+    folder, ended = tmp_path / "shards/s000/workers", threading.Event()
+    for name in ("dead", "alive"):
+        write_json(folder / f"{name}.json", {**sign, "beats": 1})
+
+    def beat() -> None:
+        for beats in itertools.count(2):
+            write_json(folder / "alive.json", {**sign, "beats": beats})
+            if ended.wait(0.05):
+                return
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+
+    def make_the_rest() -> None:
+        with opened(tmp_path / "shards/s000.json", tmp_path / "shards/s000/ledger.json", GenerateSettings()) as queue:
+            while lease := queue.claim():
+                publish(lease)
+
+    try:
+        with pytest.raises(EnvironmentError, match=r"1 rows left to who works on them elsewhere \(alive\)"):
+            make_the_rest()
+    finally:
+        ended.set()
+        thread.join()
+    assert queue_of("x").left() == ["b"]
+
+
+def test_a_lease_whose_first_taker_died_at_once_is_taken_by_one(tmp_path: Path) -> None:
+    home = tmp_path / "a"
+    (home / "dead").mkdir(parents=True)  # killed before it could say that the row is begun
+    assert leases.set_free(home, "dead")
+    assert leases.take(home, "heir")
+    assert not leases.is_free(home)
+    assert not leases.take(home, "other")
+    assert leases.is_sealed(home / "heir")
 
 
 def test_an_input_that_changes_meanwhile_is_noticed(queue_of: Callable[[str], Queue], tmp_path: Path) -> None:
