@@ -72,11 +72,11 @@ class Crew:
                     break
                 self.replenish()
                 time.sleep(POLL_S)
+            self._clear_queue()
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self.cancel()
             raise
-        self._clear_queue()
         (self.folder / "job.json").unlink(missing_ok=True)
         if self.error:
             raise self.error

@@ -16,6 +16,7 @@ from linker.records import Fault, Manifest, Row, read_json
 
 STATES = ("done", "refused", "failed", "waiting", "faulty")
 UNTIL_GENERATED = ("crop_face", "extract_masks", "normalize_audio", "detect_language", "generate")
+HELD = "checks"  # kind of a failed row whose video was made, and stays in draft/
 FINISH = ("stabilize_background", "upscale_video", "mux_audio")
 
 
@@ -148,7 +149,8 @@ def _row_state(
     for step, log in logs:
         words = _error_in(log)
         if words:
-            return RowState(row.clip, row.line, "failed", step, "error", f"{words} ({log})")
+            held = step == "mux_audio" and (results / "draft" / f"{row.clip}.json").is_file()
+            return RowState(row.clip, row.line, "failed", step, HELD if held else "error", f"{words} ({log})")
     called = {step for step, _ in logs}
     missing = [step for step in _missing(results, row, ledger) if not is_delivered or step in called]
     if is_delivered and not missing:

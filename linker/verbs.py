@@ -23,7 +23,7 @@ from linker.plan import make_plan, media_faults, to_json, to_text
 from linker.process import resolved
 from linker.records import Manifest, Row
 from linker.run import ENDED, Order, find_profile, order, run_curation, run_training, run_workflow, trained_card
-from linker.status import RowState, counts, read_states, table, told_left_over
+from linker.status import HELD, RowState, counts, read_states, table, told_left_over
 from linker.train.presets import TRAIN_PRESETS, refuse_useless_training
 
 DEMO = ROOT_DIR / "workflow" / "resources" / "demo" / "manifest.csv"
@@ -111,7 +111,7 @@ def _conclude(todo: Order, states: list[RowState], code: int, seconds: float) ->
     if code == ENDED:
         print("ended on request; run again to continue")
     print(f"videos: {todo.results / 'videos'}\nreport: {todo.results / 'report' / 'index.html'}")
-    unfinished = [state for state in states if state.state in ("failed", "waiting")]
+    unfinished = [state for state in states if state.state in ("failed", "waiting") and state.kind != HELD]
     if unfinished or code == ENDED or (code and not bad):
         return 1 if any("bug: " in state.reason for state in unfinished) else EnvironmentError.exit_code
     return 4 if bad else 0

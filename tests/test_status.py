@@ -12,7 +12,7 @@ import pytest
 from linker.heartbeat import beating
 from linker.manifest import read_manifest
 from linker.records import Manifest, Refusal, Row, write_json
-from linker.status import RowState, counts, left_over, read_states, table, told_left_over
+from linker.status import HELD, RowState, counts, left_over, read_states, table, told_left_over
 from linker.verbs import forget
 
 REFUSAL = Refusal("no_face", "found no face", "crop_face").to_json()
@@ -77,6 +77,15 @@ def test_a_machines_fault_is_read_from_the_log(tmp_path: Path, manifest: Manifes
     assert (found["b"].state, found["b"].where) == ("failed", "upscale_video")
     assert "the disk is full" in found["b"].reason
     assert found["a"].state == "waiting"
+
+
+def test_what_its_checks_hold_back_is_told_from_what_the_machine_failed(tmp_path: Path, manifest: Manifest) -> None:
+    log = tmp_path / "logs" / "mux_audio" / "b.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("error: b: the finished video failed its checks and stays in draft/: black pictures\n")
+    assert states(tmp_path, manifest)["b"].kind == "error"
+    write_json(tmp_path / "draft" / "b.json", {"checks": []})
+    assert (states(tmp_path, manifest)["b"].state, states(tmp_path, manifest)["b"].kind) == ("failed", HELD)
 
 
 def delivered(results: Path, clip: str) -> None:

@@ -29,7 +29,7 @@ from linker.process import start_time
 from linker.records import Row
 from linker.run import ENDED, Order, _condense, _passes, read_plan
 from linker.shards import digest, row_token, rows_by_shard, shard_name
-from linker.status import RowState
+from linker.status import HELD, RowState
 from linker.verbs import _conclude
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -225,6 +225,13 @@ def test_a_run_that_was_asked_to_end_may_have_left_more_than_is_seen(
     states = [RowState("r1", 2, "done"), RowState("r2", 3, "refused", "crop_face", "no_face", "found no face")]
     assert _conclude(Order(tmp_path / "jobs.csv", tmp_path, Settings()), states, code, 1.0) == wanted
     assert ("ended on request; run again to continue" in capsys.readouterr().out) == (code == ENDED)
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [(HELD, 4), ("error", 3)])
+def test_a_video_that_its_checks_hold_back_is_not_the_machines_fault(tmp_path: Path, kind: str, wanted: int) -> None:
+    """Whoever tries again on 3 would do so for ever."""
+    states = [RowState("r1", 2, "done"), RowState("r2", 3, "failed", "mux_audio", kind, "found 25 black pictures")]
+    assert _conclude(Order(tmp_path / "jobs.csv", tmp_path, Settings()), states, 1, 1.0) == wanted
 
 
 def test_a_missing_tool_is_the_environments_fault_and_the_others_are_delivered(workshop: Workshop) -> None:
