@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from linker.train.ahead import Ahead
 from linker.train.curves import draw_curves
 from linker.train.fit import ENOUGH, Diverged, Plan, Run, fit, parameter_groups
 from linker.train.journal import Journal, Tally, read_metrics
-from linker.train.ranks import Ranks
+from linker.train.ranks import Ranks, cores
 from linker.train.record import write_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,6 +161,19 @@ def test_tallies_are_means_of_what_was_measured() -> None:
     one.add({"a": 2.0})
     two.add({"a": 6.0})
     assert Tally.together([one.sums, two.sums]).means() == {"a": 3.0, "b": 5.0}
+
+
+def test_processes_of_a_job_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is submitted has what its job has; elsewhere the workflow says how many a rule may use."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert cores() == 3
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
+    assert cores() == 64
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert cores() == 8
 
 
 def test_draws_are_made_ahead_and_in_any_order() -> None:

@@ -12,6 +12,7 @@ from tiny import TINY, tiny_model, write_encoded
 from linker.config import TrainSettings
 from linker.train import stages
 from linker.train.dataset import Windows
+from linker.train.journal import read_metrics
 from linker.train.losses import Noising
 from linker.train.stages import Stage, by_noise, draw, stage_1, stage_2, stage_loss, train_stage
 
@@ -47,6 +48,17 @@ def test_a_killed_stage_ends_like_one_that_was_not(
     pairs = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
     assert not torch.equal(whole.denoising.conv_out.weight, tiny_model().denoising.conv_out.weight)
+
+
+def test_gates_are_told_of_draws_alone(encoded: Path, tmp_path: Path) -> None:
+    """Not of what checkpointing passes a second time, whose values those of the next draw would mix with."""
+    told = []
+    for again in (False, True):
+        stage = replace(WINDOWS, checkpointing=again, plan=replace(WINDOWS.plan, log_every=1))
+        train_stage(tiny_model().train(), stage, encoded, tmp_path / str(again))
+        told.append([line["gate/mouth"] for line in read_metrics(tmp_path / str(again))])
+    assert len(set(told[0])) == WINDOWS.plan.steps
+    assert told[0] == pytest.approx(told[1], rel=1e-3)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -232,6 +232,8 @@ def test_stages_train_what_the_paper_says() -> None:
     assert paper < second
     assert all("motion" in n or "attn2" in n or ".gate." in n or n.startswith("audio.") or "norm2" in n for n in paper)
     assert not [name for name in paper if name.startswith("reference.")]
+    norm = "denoising.mid_block.attentions.0.transformer_blocks.0.norm2.weight"  # of the audio attention
+    assert norm in paper - first
     assert second == {name for name, _ in model.named_parameters()}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import tarfile
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from linker.engine import load_engine
 from linker.errors import EnvironmentError, SettingsError
 from linker.media import write_wav
 from linker.synth.footage import draw_footage
+from linker.train import footage as footage_room
 from linker.train import steps
-from linker.train.footage import attempt, decode_segment, pooled, read_segments
+from linker.train.footage import attempt, decode_segment, decoded, pooled, read_segments
 from linker.train.mapped import mapped
 from linker.train.presets import chosen, refuse_useless_training
 
@@ -79,6 +82,18 @@ def test_a_segment_is_decoded_at_the_models_size(shards: Path) -> None:
     assert (found.masks[:, 0, :4] == 1).all()
     assert (found.masks[:, 0, 4:] == 0).all()
     assert "train-000000.tar: bert-00000000-0000: " in attempt(second, 32, 8)
+
+
+def test_a_decoder_that_is_killed_is_the_machines_fault(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footage_room, "attempt", killed)
+    with pytest.raises(
+        EnvironmentError, match=r"train-000001\.tar: anna-.*was killed, mostly because memory was short"
+    ):
+        list(decoded(read_segments([shards / "train-000001.tar"]), 32, 8, 1))
+
+
+def killed(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_masks_are_pooled_by_area() -> None:
@@ -158,6 +173,11 @@ def test_training_that_lacks_something_is_refused_before_it_starts(tmp_path: Pat
         refuse_useless_training(TrainSettings(preset="base", start=start))
     with pytest.raises(EnvironmentError, match=r"found no train-\*\.tar"):
         refuse_useless_training(TrainSettings(start=start, shards=str(tmp_path)))
+    with pytest.raises(SettingsError, match=r"holds a model of size mini, train\.preset is base: give --preset mini"):
+        refuse_useless_training(TrainSettings(preset="base", start="mini", shards=str(shards)))
+    with pytest.raises(SettingsError, match=r"model of \d+ px, drawn videos are made for 256 px: give train\.shards"):
+        refuse_useless_training(TrainSettings(start=start))
+    refuse_useless_training(TrainSettings(start="mini"))
     refuse_useless_training(TrainSettings(preset="base", start=start, shards=str(shards)))
     refuse_useless_training(Settings().train)
 

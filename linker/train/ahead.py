@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, TypeVar
+
+from linker.train.ranks import cores
 
 T = TypeVar("T")
 
@@ -16,11 +17,11 @@ MOST = 8  # draws at a time: those of the codec hold 100 MB each
 
 class Ahead(Generic[T]):
     """Calls `draw(number)`; asked for one number, it begins the next ones too, each `stride` after the one before, as
-    many as it has threads: half of the job's cores, where `threads` is 0. `waited_s`: of the last call."""
+    many as it has threads: half of this process's cores, where `threads` is 0. `waited_s`: of the last call."""
 
     def __init__(self, draw: Callable[[int], T], stride: int = 1, threads: int = 0) -> None:
         self.draw, self.stride, self.waited_s = draw, stride, 0.0
-        self.threads = threads or max(1, min(len(os.sched_getaffinity(0)) // 2, MOST))
+        self.threads = threads or max(1, min(cores() // 2, MOST))
         self._pool = ThreadPoolExecutor(self.threads, "draws")
         self._begun: dict[int, Future[T]] = {}
 

@@ -15,6 +15,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ KINDS = ("mp4", "wav", "masks.npy")  # of the members that training reads
 NAME = re.compile(r"(?P<key>[a-z0-9][a-z0-9-]{0,120})\.(?P<kind>[a-z0-9.]+)")
 MEMBER_MB = 1000
 LEVELS = 255  # of a stored mask
+MOST = 16  # processes that decode: one holds up to 400 MB of frames
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def decoded(
     """Each segment, decoded by one of `workers` processes or told why not; in order, and no more than one a worker in
     memory."""
     coming: deque[tuple[Segment, Future[Decoded | str]]] = deque()
-    waiting = iter(segments)
+    waiting, workers = iter(segments), min(workers, MOST)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         while True:
             while len(coming) < workers and (segment := next(waiting, None)):
@@ -132,4 +134,12 @@ def decoded(
             if not coming:
                 return
             segment, answer = coming.popleft()
-            yield segment, answer.result()
+            yield segment, _made(segment, answer)
+
+
+def _made(segment: Segment, answer: Future[Decoded | str]) -> Decoded | str:
+    try:
+        return answer.result()
+    except BrokenProcessPool:
+        why = "a process that decodes was killed, mostly because memory was short; run again, with fewer cores"
+        raise EnvironmentError(f"{segment.shard}: {segment.key}: {why}") from None

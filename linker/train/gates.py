@@ -25,6 +25,10 @@ class Gates:
         inside = (gates_NTR * masks_NTR).detach().float().sum((0, 1))
         self.seen.append(inside / masks_NTR.float().sum((0, 1)).clamp(min=1e-3))
 
+    def forget(self) -> None:
+        """Count from here on: samples that were shown, and what checkpointing passed again, are no part of a draw."""
+        self.seen = []
+
     def tell(self) -> dict[str, float]:
         """Means over the layers, of alpha and of the gate; nothing where no gate was passed (single frames)."""
         seen, self.seen = self.seen, []

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from linker.checkpoint import check_folder
 from linker.config import MINI_DIR, TrainSettings
 from linker.errors import EnvironmentError, SettingsError
+from linker.model.architecture import MINI
+from linker.model.card import read_architecture
 
 
 class TrainPreset(NamedTuple):
@@ -72,8 +74,21 @@ def refuse_useless_training(settings: TrainSettings) -> None:
         raise SettingsError(
             "train.shards is empty; preset base needs footage: give a folder that `linker curate` wrote"
         )
+    if start:
+        _check_size(start, settings)
     if settings.shards and not any(Path(settings.shards).glob("train-[0-9]*.tar")):
         raise EnvironmentError(f"train.shards: found no train-*.tar in {settings.shards}; `linker curate` writes them")
+
+
+def _check_size(folder: Path, settings: TrainSettings) -> None:
+    """A model is trained as its own size is, and on pictures of its own size."""
+    arch = read_architecture(folder)
+    if arch.size in TRAIN_PRESETS and arch.size != settings.preset:
+        found = f"train.start holds a model of size {arch.size}, train.preset is {settings.preset}"
+        raise SettingsError(f"{found}: give --preset {arch.size}, or another checkpoint")
+    if not settings.shards and (arch.sample_px, arch.latent_px) != (MINI.sample_px, MINI.latent_px):
+        found = f"train.start holds a model of {arch.sample_px} px, drawn videos are made for {MINI.sample_px} px"
+        raise SettingsError(f"{found}: give train.shards, a folder that `linker curate` wrote")
 
 
 def _check_start(folder: Path) -> None:

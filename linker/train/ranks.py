@@ -14,6 +14,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from linker.engine import resolve_dtype
+from linker.heartbeat import job_id
 
 PATIENCE = timedelta(hours=1)  # the first process may be showing samples meanwhile
 
@@ -77,3 +78,11 @@ def training_dtype(name: str, device: torch.device) -> torch.dtype:
     """What matrices are multiplied in; float16 would need its losses scaled, so float32 takes its place."""
     dtype = resolve_dtype(name, device)
     return torch.float32 if dtype == torch.float16 else dtype
+
+
+def cores() -> int:
+    """Of this process: its share of the job's, where it was submitted; else what the workflow gave its rule
+    (OMP_NUM_THREADS)."""
+    share = max(len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return share if job_id() or not given.isdigit() else min(max(int(given), 1), share)

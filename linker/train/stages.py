@@ -24,7 +24,7 @@ from linker.train.ranks import Ranks, mixed, training_dtype
 from linker.train.samples import shower
 from linker.train.seen import Seen
 
-NEW_IN_STAGE_2 = ("*motion_modules*", "*.norm2.*attn2*", "*attn2*", "*.gate.*", "audio.*")
+NEW_IN_STAGE_2 = ("*motion_modules*", "*.transformer_blocks.*.norm2.*", "*attn2*", "*.gate.*", "audio.*")
 
 
 NOISE_LEVELS = {"0-249": 250, "250-499": 500, "500-749": 750, "750-998": 999, "999": 1000}  # name -> timesteps below
@@ -150,6 +150,7 @@ def train_stage(
     with draws, watched(model) as gates:
 
         def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
+            gates.forget()
             drawn = draws(number)
             judge = seen if number >= unseen else None
             loss, parts = stage_loss(model, stage, noising, judge, drawn, ranks.device)

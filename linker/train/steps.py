@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import warnings
@@ -43,7 +42,7 @@ from linker.train.footage import Segment, decoded, read_segments
 from linker.train.journal import read_metrics
 from linker.train.lids import teach_lids
 from linker.train.presets import deciding
-from linker.train.ranks import Ranks
+from linker.train.ranks import Ranks, cores
 from linker.train.record import write_record
 from linker.train.stages import stage_1, stage_2, train_stage
 from linker.train.stills import Stills, read_stills
@@ -251,9 +250,5 @@ def copy_part(source: Path, target: Path) -> None:
 
 
 def use_cores() -> None:
-    """As many threads as the job has cores."""
+    """As many threads as this process has cores."""
     torch.set_num_threads(cores())
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
