@@ -2,6 +2,7 @@
 
 On its own host the owner's process tells whether it lives; elsewhere the lock's date does, which the owner renews.
 Dates are compared with each other, as the file system of the results gives them, never with a clock.
+A lock appears with its content at once. A dead one is moved aside and looked at there: two may have judged it.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from linker.errors import EnvironmentError
 from linker.process import start_time
+from linker.records import temporary_name
 
 LOCK = Path(".linker", "lock.json")
 RENEW_S = 30.0
 STALE_S = 300.0  # so long after it was renewed, a lock of another host is a dead run's
+WRITTEN_S = 1.0  # so long an empty lock may stay: without hard links it is written after it was made
 
 
 @contextmanager
@@ -48,14 +52,36 @@ def _take(path: Path, results: Path) -> str:
     own = json.dumps({"pid": os.getpid(), "start": start_time(os.getpid()), "host": socket.gethostname()})
     while True:
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            _place(own, path)
+            return own
         except FileExistsError:
-            _refuse_living(path, results)
-            _clear_dead(path, results)
-            continue
-        with os.fdopen(handle, "w") as stream:
-            stream.write(own)
-        return own
+            with suppress(FileNotFoundError):  # whoever had it has just ended
+                found = _content(path)
+                _refuse_living(found, path, results)
+                _clear_dead(found, path, results)
+
+
+def _place(content: str, path: Path) -> None:
+    """Make a lock that has its content from the first. Raises FileExistsError where there is one."""
+    temporary = temporary_name(path)
+    try:
+        temporary.write_text(content)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without hard links
+            with path.open("x") as stream:
+                stream.write(content)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _content(path: Path) -> str:
+    """What a lock says; an empty one is given the time to be written."""
+    if not path.stat().st_size:
+        time.sleep(WRITTEN_S)
+    return path.read_text(errors="replace")
 
 
 def _renew(path: Path, own: str, stop: threading.Event) -> None:
@@ -69,11 +95,12 @@ def _renew(path: Path, own: str, stop: threading.Event) -> None:
                 os._exit(EnvironmentError.exit_code)
 
 
-def _refuse_living(path: Path, results: Path) -> None:
+def _refuse_living(found: str, path: Path, results: Path) -> None:
+    """Raises EnvironmentError for the lock of a living run."""
     try:
-        owner = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return  # gone, or its owner died while writing it
+        owner = json.loads(found)
+    except ValueError:
+        return  # its host lost its power while it was written
     if owner["host"] == socket.gethostname():
         if start_time(owner["pid"]) == owner["start"]:
             do = "wait for it, or end it with Ctrl-C there"
@@ -92,7 +119,16 @@ def _age_s(path: Path) -> float:
     return 0.0
 
 
-def _clear_dead(path: Path, results: Path) -> None:
-    """The dead run's lock, and Snakemake's, which died with it."""
-    shutil.rmtree(results / ".snakemake" / "locks", ignore_errors=True)
-    path.unlink(missing_ok=True)
+def _clear_dead(found: str, path: Path, results: Path) -> None:
+    """Remove the dead run's lock, and Snakemake's, which died with it. What another has put there since it was `found`
+    is put back."""
+    aside = temporary_name(path)
+    os.rename(path, aside)
+    try:
+        if (moved := aside.read_text(errors="replace")) == found:
+            shutil.rmtree(results / ".snakemake" / "locks", ignore_errors=True)
+        else:
+            with suppress(FileExistsError):
+                _place(moved, path)
+    finally:
+        aside.unlink()

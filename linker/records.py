@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ID_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
-TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.[^.]+)?")  # names that `atomic` gives
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.[^.]+)?")  # names that `temporary_name` gives
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,11 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nothing else has; see TEMPORARY."""
+    return path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` (same suffix), moved onto it on success, deleted on failure.
@@ -109,7 +114,7 @@ def atomic(path: Path) -> Iterator[Path]:
     Its name is known before it is there: a signal that ends the process while it is made leaves nothing either.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = temporary_name(path)
     try:
         temporary.touch(exist_ok=False)
         yield temporary

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from linker import lock
 from linker.errors import EnvironmentError
 from linker.lock import LOCK, STALE_S, held
+from linker.process import start_time
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -72,3 +75,64 @@ def test_who_lost_the_lock_ends_and_leaves_it_to_its_successor(tmp_path: Path) -
     assert first.returncode == 3
     assert "another run has taken over" in told
     assert "another" in path.read_text()
+
+
+def of_process(pid: int, start: str) -> str:
+    """The lock of a run on this host."""
+    return json.dumps({"pid": pid, "start": start, "host": socket.gethostname()})
+
+
+def test_a_lock_is_never_there_without_its_content(tmp_path: Path) -> None:
+    """Whatever line a command has reached: another that reads an empty lock would take its owner for dead."""
+    seen: set[str] = set()
+
+    def look(frame: Any, event: str, arg: Any) -> Any:
+        if frame.f_code.co_filename == lock.__file__ and (tmp_path / LOCK).exists():
+            seen.add((tmp_path / LOCK).read_text())
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        with held(tmp_path):
+            pass
+    finally:
+        sys.settrace(before)
+    assert [json.loads(text)["pid"] for text in seen] == [os.getpid()]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_of_two_that_judge_a_dead_lock_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    """The other one was faster, and its lock is there when the dead one's was to be removed."""
+    path, judge = tmp_path / LOCK, lock._refuse_living
+    path.parent.mkdir()
+    path.write_text(of_process(os.getpid(), "1"))
+    others = of_process(os.getppid(), start_time(os.getppid()))
+
+    def judge_slowly(*words: Any) -> None:
+        judge(*words)
+        path.unlink()
+        path.write_text(others)
+
+    def link(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(lock, "_refuse_living", judge_slowly)
+    if not has_links:
+        monkeypatch.setattr(os, "link", link)
+    with pytest.raises(EnvironmentError, match=f"in use by process {os.getppid()}"), held(tmp_path):
+        pass
+    assert path.read_text() == others
+    assert [one.name for one in path.parent.iterdir()] == [LOCK.name]
+
+
+def test_an_empty_lock_is_given_the_time_to_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system without hard links, where making and writing it are two."""
+    path = tmp_path / LOCK
+    path.parent.mkdir()
+    path.touch()
+    monkeypatch.setattr(time, "sleep", lambda _: path.write_text(of_process(os.getpid(), start_time(os.getpid()))))
+    with pytest.raises(EnvironmentError, match="in use by process"), held(tmp_path):
+        pass
