@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from linker.errors import ManifestError
-from linker.records import Fault, content_name, read_json
+from linker.records import CONTROL, Fault, content_name, one_line, read_json
 
 COLUMNS = ("video", "licence", "source", "identity", "language")
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv")
 TEXT_MAX = 500
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -81,25 +80,36 @@ def _listed(path: Path) -> Footage:
         video = None if wrong else _video(cells, path.parent)
         if video and video.id in videos:
             wrong = [("video", f"{cells['video']!r} is listed twice; remove one line")]
-        faults += [Fault(str(path), line, column, message) for column, message in wrong]
+        faults += [Fault(str(path), line, one_line(column), message) for column, message in wrong]
         if video and not wrong:
             videos[video.id] = video
     return Footage(tuple(videos.values()), tuple(faults))
 
 
-def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _records(path: Path) -> Iterator[tuple[int, Any]]:
     """Line numbers and cells. Raises ManifestError for a file that is no such list."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
         if path.suffix == ".jsonl":
-            yield from ((n, json.loads(line)) for n, line in enumerate(text.splitlines(), 1) if line.strip())
-            return
-        reader = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
-        if "video" not in (reader.fieldnames or ()):
-            raise ManifestError(f"{path}:1: found columns {reader.fieldnames}, needed `video`; others: {COLUMNS[1:]}")
-        yield from ((reader.line_num, dict(cells)) for cells in reader)
+            yield from ((n, json.loads(line)) for n, line in enumerate(text.split("\n"), 1) if line.strip())
+        else:
+            yield from _table_records(path, text)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise ManifestError(f"{path}: is no list of videos ({error})") from None
+
+
+def _table_records(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    separator = "\t" if path.suffix == ".tsv" else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    header = next(reader, [])
+    if "video" not in header:
+        raise ManifestError(f"{path}:1: found columns {header}, needed `video`; others: {COLUMNS[1:]}")
+    start = reader.line_num + 1
+    for values in reader:
+        if values:
+            beyond = {"row": values[len(header) :]} if len(values) > len(header) else {}
+            yield start, dict(zip(header, values, strict=False)) | beyond
+        start = reader.line_num + 1
 
 
 def _wrong(cells: Any, folder: Path) -> list[tuple[str, str]]:
@@ -109,12 +119,12 @@ def _wrong(cells: Any, folder: Path) -> list[tuple[str, str]]:
     wrong = [(name, f"unknown column; known are {', '.join(COLUMNS)}") for name in unknown]
     for name in COLUMNS:
         value = cells.get(name) or ""
-        if _CONTROL.search(value) or len(value) > TEXT_MAX:
-            wrong.append((name, f"control characters, or over {TEXT_MAX} characters"))
+        if CONTROL.search(value) or len(value) > TEXT_MAX:
+            wrong.append((name, f"control characters or half a character, or over {TEXT_MAX} characters"))
     value = cells.get("video") or ""
     if not value:
         wrong.append(("video", "is empty; type the file's path"))
-    elif not _CONTROL.search(value) and not os.path.isfile(Path(folder, value)):
+    elif not CONTROL.search(value) and not os.path.isfile(Path(folder, value)):
         wrong.append(("video", f"{value!r}: no such file below {folder}"))
     return wrong
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from typing import Any
 
 from linker.config import REGIONS
 from linker.errors import ManifestError
-from linker.records import ID_PATTERN, Fault, Manifest, Row
+from linker.records import CONTROL, ID_PATTERN, Fault, Manifest, Row, one_line
 
 REQUIRED = ("clip", "portrait", "audio")
 SCALES = tuple(f"scale_{region}" for region in REGIONS)
@@ -29,7 +30,6 @@ FACE_MAX = 99  # largest index of a face
 
 _ID = re.compile(ID_PATTERN)
 _TAG = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z]{4})?(-([A-Za-z]{2}|\d{3}))?(-([A-Za-z0-9]{5,8}|\d[A-Za-z0-9]{3}))*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TAG_OF_NAME = {
     **{"english": "en", "chinese": "zh", "mandarin": "zh", "cn": "zh", "japanese": "ja", "jp": "ja", "korean": "ko"},
     **{"french": "fr", "german": "de", "spanish": "es", "italian": "it", "portuguese": "pt", "russian": "ru"},
@@ -72,7 +72,7 @@ class _Reading:
     count: int = 0
 
     def fault(self, line: int, column: str, message: str, clip: str = "") -> None:
-        self.faults.append(Fault(str(self.path), line, column, message, clip))
+        self.faults.append(Fault(str(self.path), line, one_line(column), one_line(message), clip))
 
     def take(self, line: int, cells: dict[str, str], wrong: Wrong) -> None:
         """Turn one line into a row, or into all of its faults. A row that is not enabled is passed over."""
@@ -131,8 +131,8 @@ class _Reading:
 def _file_fault(path: Path, value: str) -> str:
     if not value:
         return "is empty; type the path of a file, relative to the manifest's folder or absolute"
-    if _CONTROL.search(value):
-        return f"{value!r} holds control characters; rename the file"
+    if CONTROL.search(value):
+        return f"{value!r} holds control characters or half a character; rename the file"
     if re.match(r"[a-z]+://", value):
         return f"{value} is an address; download it and type the path of the file"
     if not os.path.exists(path):  # unlike Path.exists, this bears names of any length
@@ -222,8 +222,10 @@ def _check_preset(fields: Fields, column: str, value: str) -> None:
 
 
 def _check_text(fields: Fields, column: str, value: str) -> None:
-    if len(value) > TEXT_MAX or _CONTROL.search(value):
-        raise ValueError(f"holds control characters or is long; type one line of at most {TEXT_MAX} characters")
+    if len(value) > TEXT_MAX or CONTROL.search(value):
+        raise ValueError(
+            f"holds control characters or half a character, or is long; type one line of at most {TEXT_MAX} characters"
+        )
     fields[column] = value
 
 
@@ -258,7 +260,7 @@ def _text(path: Path) -> str:
 
 
 def _table_records(text: str, kind: str, reading: _Reading) -> Iterator[Record]:
-    reader = csv.reader(text.splitlines(keepends=True), delimiter="\t" if kind == ".tsv" else ",")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if kind == ".tsv" else ",")
     try:
         header = [cell.strip() for cell in next(reader, [])]
         _check_header(header, kind, reading)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ID_PATTERN = r"[a-z0-9][a-z0-9._-]{0,63}"
+CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")  # ends of lines and halves of characters, too
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}(\.[^.]+)?")  # names that `temporary_name` gives
 
 
@@ -75,6 +76,11 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}: error: {self.message}"
+
+
+def one_line(text: str) -> str:
+    """A text from outside as it can be told: control characters are spelled out."""
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -54,6 +55,43 @@ def test_every_bad_line_is_named_and_the_good_ones_stay(tmp_path: Path) -> None:
     assert [video.path.name for video in footage.videos] == ["good.mp4"]
     assert [fault.line for fault in footage.faults] == [3, 4, 5, 6, 7]
     assert "twice" in str(footage.faults[2])
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_what_looks_like_a_line_end_ends_no_entry(tmp_path: Path, end: str, quote: str) -> None:
+    (tmp_path / "good.mp4").write_text("x")
+    lines = ["video,source,licence", f"good.mp4,{quote}soft{end}return{quote},MIT", "gone.mp4,,", "good.mp4,,MIT"]
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    footage = read_footage(tmp_path / "list.csv")
+    assert [video.licence for video in footage.videos] == ["MIT"]
+    assert [(fault.line, fault.column) for fault in footage.faults] == [(2, "source"), (3, "video")]
+    entries = [json.dumps({"video": "good.mp4", "source": f"soft{end}return"}), '{"video": "gone.mp4"}']
+    text = "\r\n".join(entries) if end < " " else "\r\n".join(entries).replace(json.dumps(end)[1:-1], end)
+    (tmp_path / "list.jsonl").write_text(text, encoding="utf-8", newline="")
+    faults = read_footage(tmp_path / "list.jsonl").faults
+    assert [(fault.line, fault.column) for fault in faults] == [(1, "source"), (2, "video")]
+
+
+def test_a_quoted_line_end_is_told_where_its_entry_begins(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text('video,source\ngone.mp4,\n\ngone.mp4,"two\nlines"\ngone.mp4,a,b\n')
+    faults = read_footage(tmp_path / "list.csv").faults
+    assert [(fault.line, fault.column) for fault in faults] == [
+        (2, "video"), (4, "source"), (4, "video"), (6, "video"),
+    ]  # fmt: skip
+
+
+def test_half_a_character_is_refused_at_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("x")
+    lines = [
+        r'{"video": "a.mp4", "identity": "\ud83d"}',
+        r'{"video": "\ud83d.mp4"}',
+        r'{"video": "a.mp4", "\ud83d": ""}',
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    faults = read_footage(tmp_path / "list.jsonl").faults
+    assert [(fault.line, fault.column) for fault in faults] == [(1, "identity"), (2, "video"), (3, r"\ud83d")]
+    assert all(str(fault).encode() for fault in faults)
 
 
 @pytest.mark.parametrize("text", ["path\na.mp4\n", "", "{", "video\n"])

@@ -62,6 +62,13 @@ def one(write: Write, column: str, value: str) -> list[Fault]:
         ("preset", "drafty", "did you mean draft?"),
         ("title", "x" * 501, "at most 500"),
         ("title", "two\nlines", "one line"),
+        ("title", "two\u2028lines", "one line"),
+        ("consent_ref", "two\u2029lines", "one line"),
+        ("licence_ref", "two\x85lines", "one line"),
+        ("title", "half a smile \ud83d", "half a character"),
+        ("portrait", "half a smile \ud83d.png", "half a character"),
+        ("audio", "two\u2028lines.wav", "control characters"),
+        ("clip", "a\ud83d", "not an id"),
         ("enabled", "perhaps", "true or false"),
     ],
 )
@@ -70,7 +77,7 @@ def test_each_wrong_field_is_named(write_manifest: Write, tmp_path: Path, column
     faults = one(write_manifest, column, value)
     assert [fault.column for fault in faults] == [column]
     assert told in faults[0].message
-    assert "\n" not in str(faults[0])
+    assert len(str(faults[0]).encode().decode().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -134,6 +141,27 @@ def test_every_fault_of_a_row_is_told_at_its_line(write_manifest: Write) -> None
     assert [(fault.line, fault.column) for fault in manifest.faults] == [
         (2, "title"), (5, "clip"), (5, "portrait"), (5, "seed"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_what_looks_like_a_line_end_ends_no_row(write_manifest: Write, end: str, quote: str) -> None:
+    """As spreadsheets put it into a cell: the row keeps its consent, or is refused, and the next one its line."""
+    lines = [f"a,p.png,a.wav,{quote}soft{end}return{quote},c1", "b,p.png,a.wav,,c2", "..,p.png,a.wav,,"]
+    manifest = read_manifest(write_manifest("\n".join(["clip,portrait,audio,title,consent_ref", *lines])))
+    assert [(row.clip, row.line, row.consent_ref) for row in manifest.rows] == [("b", 3, "c2")]
+    assert [(fault.line, fault.column) for fault in manifest.faults] == [(2, "title"), (4, "clip")]
+    row = json.dumps({"clip": "a", "portrait": "p.png", "audio": "a.wav", "title": f"soft{end}return"})
+    (fault,) = read_manifest(write_manifest(row.replace("soft", f"very{end} soft"), "j.jsonl")).faults
+    assert (fault.line, fault.column) == (1, "row" if end < " " else "title")
+
+
+def test_faults_can_be_told_whatever_they_are_about(write_manifest: Write) -> None:
+    row = '{"clip":"a\\ud83d","portrait":"p.png","audio":"a.wav","two\\nlines":1,"\\ud83d":1}'
+    faults = read_manifest(write_manifest(f"{row}\n{row}", "j.jsonl")).faults
+    assert [fault.column for fault in faults] == ["two\\nlines", "\\ud83d", "clip"] * 2 + ["clip"]
+    for fault in faults:
+        assert len(str(fault).encode().splitlines()) == 1
 
 
 def test_a_row_that_is_not_enabled_is_passed_over_with_its_faults(write_manifest: Write) -> None:
