@@ -145,9 +145,9 @@ class Workshop:
     def begin(self, lease: Lease, rows: int) -> Clip:
         """The row, ready for its next window beside `rows` - 1 others. Raises Unreadable."""
         row, preset = lease.row, self.engine.recipe.preset(lease.row["preset"])
-        frames = max(round(read_json(self.root / row["loudness"])["duration_s"] * FPS), 1)
         kept = lease.stamped(self.engine.recipe.stamp(rows))
         try:
+            frames = max(round(read_json(self.root / row["loudness"])["duration_s"] * FPS), 1)
             first = first_missing(kept)
             portrait, conditions = self._conditions(row)
             speech = self._hear(self.root / row["driver"], frames)

@@ -11,7 +11,8 @@ from typing import Any
 from linker import __version__
 from linker.config import PRESETS, GenerateSettings, weights_folder
 from linker.errors import EnvironmentError
-from linker.records import read_json, sha256_file
+from linker.leases import read_small
+from linker.records import sha256_file
 
 CARD = "lingualinker.json"  # of a checkpoint; names the hashes of all its files
 
@@ -54,7 +55,7 @@ def weights_hash(folder: Path) -> str:
 
 
 def _read_now(path: Path) -> dict[str, Any]:
-    """A sidecar as it is now, {} for one that is not there; read again only when its dates or size say so."""
+    """A sidecar as it is now, {} for one that is absent or damaged; read again only when its dates or size say so."""
     try:
         found = path.stat()
     except OSError:
@@ -78,4 +79,4 @@ def _hash(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:
 
 @cache
 def _sidecar(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> dict[str, Any]:
-    return read_json(path)
+    return read_small(path)

@@ -105,7 +105,7 @@ def rename(source: Path, target: Path) -> bool:
 
 
 def read_small(path: Path) -> dict[str, Any]:
-    """A small file of a row; {} while it is not there."""
+    """A small file of a row; {} while it is not there, and for one that a power cut damaged."""
     try:
         return read_json(path)
     except (OSError, ValueError):

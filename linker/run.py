@@ -24,7 +24,8 @@ from linker.errors import EnvironmentError, SettingsError
 from linker.heartbeat import DRAIN
 from linker.layers import anchored, layered, settings_of
 from linker.process import die_with_parent
-from linker.records import atomic, read_json
+from linker.records import atomic
+from linker.tidy import clear_up
 
 PROFILES = (ROOT_DIR / "workflow" / "profiles", ROOT_DIR)
 PROGRESS = re.compile(r"(\d+) of (\d+) steps \((\d+)%\) done")
@@ -88,8 +89,8 @@ def run_workflow(todo: Order, rows: int) -> int:
     the other, because a graph holds all its jobs in memory. The first exit code that is not 0; ENDED after SIGTERM.
     """
     todo.results.mkdir(parents=True, exist_ok=True)
+    clear_up(todo.results)
     settings = write_settings(todo, todo.results / "settings.yaml")
-    _forget_lost_videos(todo.results)
     (todo.results / DRAIN).unlink(missing_ok=True)
     codes: list[int] = []
     for kind, part in _passes(todo.results, rows, RUN_ROWS):
@@ -100,14 +101,6 @@ def run_workflow(todo: Order, rows: int) -> int:
         (todo.results / DRAIN).unlink()
         return ENDED
     return next((code for code in codes if code), 0)
-
-
-def _forget_lost_videos(results: Path) -> None:
-    """Snakemake knows a deliverable by a note; one whose video or sidecar was deleted is to be made again."""
-    for note in results.glob("clips/*/delivered.json"):
-        names = read_json(note)["video"], f"{note.parent.name}.json"
-        if not all((results / "videos" / name).exists() for name in names):
-            note.unlink()
 
 
 def _passes(results: Path, rows: int, at_once: int) -> list[tuple[str, str]]:
@@ -142,6 +135,7 @@ def trained_card(settings: Settings) -> str:
 def run_curation(todo: Order) -> int:
     """Make funnel.csv and the data set from `todo.footage`; Snakemake's exit code."""
     todo.results.mkdir(parents=True, exist_ok=True)
+    clear_up(todo.results)
     settings = write_settings(todo, todo.results / "settings.yaml")
     return _run_pass(todo, settings, "all", WHOLE, "funnel.csv")
 
@@ -197,9 +191,9 @@ def write_settings(todo: Order, path: Path) -> Path:
     values |= {"footage": str(todo.footage)} if todo.footage else {}
     text = "# The settings of the last run, merged from all layers: a record.\n"
     text += yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():
         with atomic(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(text.encode())
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -208,10 +207,10 @@ def _error_in(log: Path) -> str:
 
 
 def _sidecar(path: Path) -> dict[str, Any] | None:
-    """A sidecar, or None while it is not there (or is being replaced on a slow file system)."""
+    """A sidecar, or None while it is not there (or is damaged, or being replaced on a slow file system)."""
     try:
         return read_json(path)
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
 
 

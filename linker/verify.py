@@ -16,6 +16,7 @@ import yaml
 from linker.config import REGIONS, Group, LaunchSettings, Settings, read_group
 from linker.errors import EnvironmentError, LinkerError
 from linker.layers import FILES, layered, settings_of
+from linker.leases import read_small
 from linker.manifest import read_manifest
 from linker.media import Undecodable, frame_md5, pcm_md5
 from linker.records import Row, read_json, sha256_file
@@ -24,6 +25,7 @@ from linker.run import Order, run_workflow
 MAKING = ("weights", "code", "dtype", "device", "decoder", "seed", "sampling")  # what of "generation" decides frames
 MADE_WITH = ("dtype", "decoder", "rows_together", "compile")  # what of it is a setting, beside "sampling"
 FINISHING = ("background", "upscale", "finish")  # groups of settings that a sidecar tells whole
+COMPARED = {"video", "frame_md5", "pcm_md5", "inputs"}  # what a sidecar must tell
 HERE = LaunchSettings(cluster="debug")
 
 
@@ -50,15 +52,18 @@ def _rows(results: Path) -> dict[str, Row]:
     try:
         manifest = Path(yaml.safe_load((results / "settings.yaml").read_text(encoding="utf-8"))["manifest"])
         return {row.clip: row for row in read_manifest(manifest).rows}
-    except (OSError, LinkerError, KeyError, yaml.YAMLError) as error:
+    except (OSError, ValueError, LinkerError, KeyError, TypeError, yaml.YAMLError) as error:
         print(f"inputs are not looked at: {error}", file=sys.stderr)
         return {}
 
 
 def _faults(sidecar: Path, row: Row | None) -> Iterator[str]:
     """Every way in which a clip differs from its sidecar."""
-    recorded = read_json(sidecar)
+    recorded = read_small(sidecar)
     if recorded.get("refusal"):
+        return
+    if not recorded.keys() >= COMPARED:
+        yield f"{sidecar}: is damaged; run again to make it and its video once more"
         return
     yield from _video_faults(sidecar.with_name(recorded["video"]), recorded)
     for name, path in {"portrait": row.portrait, "audio": row.audio}.items() if row else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -77,3 +78,12 @@ def test_a_clip_of_other_settings_or_inputs_is_never_handed_on(ledger: Path, tmp
     with pytest.raises(EnvironmentError, match="made from other inputs"):
         collect(ledger, "good", tmp_path / "generated.mkv", GENERATION)
     assert not (tmp_path / "generated.mkv").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"duration_s": 1', b"\0\0\0\0"])
+def test_a_damaged_sidecar_is_as_one_that_is_not_there(tmp_path: Path, content: bytes) -> None:
+    absent = key_of(tmp_path, GENERATION)
+    for name in json.loads(GENERATION)[0]["crop"], json.loads(GENERATION)[0]["loudness"]:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(content)
+    assert key_of(tmp_path, GENERATION) == absent

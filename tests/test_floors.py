@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "linker"
 
 GROUND = ("errors", "config", "records", "manifest", "layers", "shards", "status", "process", "lock", "iso639")
-GROUND += ("heartbeat", "leases", "rows", "keys", "faults", "footage")
+GROUND += ("heartbeat", "leases", "rows", "keys", "faults", "footage", "tidy")
 FLOORS = {
     0: GROUND,
     5: ("cli", "verbs", "__main__", "bootstrap", "run", "plan", "needs", "verify", "bench"),

@@ -209,9 +209,10 @@ def test_what_rows_share_is_prepared_once(
     assert not list(folder.ledger.parent.glob("*.speech"))
 
 
-@pytest.mark.parametrize("damage", ["face", "masks", "driver", "cut"])
+@pytest.mark.parametrize("damage", ["face", "masks", "driver", "loudness", "cut"])
 def test_a_poisoned_row_is_refused_alone(folder: Folder, settings: GenerateSettings, damage: str) -> None:
     names = {"face": "portraits/p/face.png", "masks": "portraits/p/masks.npz", "driver": "audio.wav"}
+    names["loudness"] = "loudness.json"
     name = "driver" if damage == "cut" else damage
     good = (folder.root / names[name]).read_bytes()
     (folder.root / "poison").write_bytes(good[: len(good) // 2] if damage == "cut" else b"poison")

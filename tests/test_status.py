@@ -51,6 +51,14 @@ def test_a_row_waits_for_the_first_step_that_lacks(tmp_path: Path, manifest: Man
     assert states(tmp_path, manifest)["b"].where == "generate"
 
 
+def test_a_damaged_sidecar_is_as_one_that_is_not_there(tmp_path: Path, manifest: Manifest) -> None:
+    """Also where a power cut came between the bytes of a letter."""
+    video = tmp_path / "videos" / "a.json"
+    video.parent.mkdir()
+    video.write_bytes('{"title": "\u00c9'.encode()[:-1])
+    assert states(tmp_path, manifest)["a"].state == "waiting"
+
+
 def test_a_refused_preparation_refuses_all_its_rows(tmp_path: Path, manifest: Manifest) -> None:
     write_json(tmp_path / "portraits" / manifest.rows[0].portrait_id / "crop.json", {"refusal": REFUSAL})
     found = states(tmp_path, manifest)

@@ -150,6 +150,27 @@ def test_a_broken_or_missing_video_is_told(results: Path, capsys: pytest.Capture
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+@pytest.mark.parametrize("content", [b"", b'{"video": "b.m', b"\0\0\0\0", b'{"video": "b.mp4"}'])
+def test_a_damaged_sidecar_is_its_videos_fault(
+    results: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    """The others are looked at, and one of them is made again."""
+    sidecar = results / "videos" / "b.json"
+    sidecar.write_bytes(content)
+    assert verify_folder(results) == 4
+    told = capsys.readouterr()
+    assert told.out == f"b: {sidecar}: is damaged; run again to make it and its video once more\n"
+    assert "a: made again to compare" in told.err
+    assert "1 of 2 clips are as recorded" in told.err
+
+
+def test_damaged_settings_are_told(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content in (b"", b"manifest: \xc3"):
+        (results / "settings.yaml").write_bytes(content)
+        assert verify_folder(results) == 0
+        assert "inputs are not looked at" in capsys.readouterr().err
+
+
 def test_a_folder_without_deliverables_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentError, match="found no videos"):
         verify_folder(tmp_path)

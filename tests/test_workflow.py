@@ -26,7 +26,7 @@ from linker import cli, lock
 from linker.config import GenerateSettings, Settings
 from linker.errors import EnvironmentError
 from linker.process import start_time
-from linker.records import Row
+from linker.records import Row, read_json
 from linker.run import ENDED, Order, _condense, _passes, read_plan
 from linker.shards import digest, row_token, rows_by_shard, shard_name
 from linker.status import HELD, RowState
@@ -264,6 +264,22 @@ def test_the_last_good_video_survives_a_failed_rerun(workshop: Workshop) -> None
         assert workshop.run(manifest).returncode == 0
         assert "mended" in video.read_text()
         assert sidecar.is_file()
+
+
+def test_what_a_power_cut_left_half_written_is_made_again(workshop: Workshop) -> None:
+    """One sidecar after the other, as a file system may give them back: empty, cut, or full of zeros."""
+    portraits_and_audios(workshop)
+    manifest = workshop.manifest(LINES[0])
+    assert workshop.run(manifest).returncode == 0
+    names = ("clips/*/*.json", "videos/*.json", "portraits/*/crop.json", "audio/*/*.json", "shards/**/*.json")
+    sidecars = [path for name in names for path in workshop.results.glob(name) if "workers" not in path.parts]
+    assert len(sidecars) == 9
+    for path, content in zip(sidecars, [b"", b'{"', b"\0\0\0"] * 3, strict=True):
+        path.write_bytes(content)
+    (workshop.results / "settings.yaml").write_bytes(b"manifest: \xc3")
+    done = workshop.run(manifest)
+    assert (done.returncode, "1 done" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert read_json(workshop.results / "videos" / "r1.json")["video"] == "r1.mp4"
 
 
 def test_a_rerun_that_fails_before_the_end_is_told_as_failed(workshop: Workshop) -> None:

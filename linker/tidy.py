@@ -1,0 +1,38 @@
+"""What killed runs and power cuts leave in a results folder: cleared away, under the lock, before the next one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from linker.leases import read_small
+from linker.records import read_json
+
+# What rules declare, and steps read: without it, its rule runs again.
+DECLARED = (
+    *("portraits/*/crop.json", "audio/*/loudness.json", "audio/*/language.json", "clips/*/steadiness.json"),
+    *("shards/s*.json", "shards/*/ledger.json", "footage.json", "footage/*/facts.json", "footage/*/verdicts.json"),
+    *("footage/*/segments.json", "footage/*/language.json"),
+)
+
+
+def clear_up(results: Path) -> None:
+    """Only while no step is running."""
+    forget_damaged(results)
+    forget_lost_videos(results)
+
+
+def forget_damaged(results: Path) -> None:
+    """A sidecar that a power cut left empty or half-written is deleted: its step is done again."""
+    for path in (path for names in DECLARED for path in results.glob(names)):
+        try:
+            read_json(path)
+        except ValueError:
+            path.unlink()
+
+
+def forget_lost_videos(results: Path) -> None:
+    """Snakemake knows a deliverable by a note; one whose video or sidecar is lost or damaged is made again."""
+    for note in results.glob("clips/*/delivered.json"):
+        video, sidecar = read_small(note).get("video"), results / "videos" / f"{note.parent.name}.json"
+        if not video or not read_small(sidecar) or not (results / "videos" / video).exists():
+            note.unlink()
