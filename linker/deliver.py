@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +25,7 @@ from linker.mux import Cue
 from linker.paste import Scenery, places, set_scene, shown_frames
 from linker.records import Refusal, read_json, sha256_file, write_json
 from linker.signing import CARRIERS, Identity, load_identity
+from linker.tidy import scratch
 
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "opencv-python-headless", "opencv-contrib-python", "av",
             "spandrel", "c2pa-python")  # fmt: skip
@@ -107,13 +107,13 @@ def mux_audio(
     _refuse_changed(inputs, {"portrait": box, "audio": heard})
     used = _used(background, upscale, settings)
     facts = _facts(fields, entry, inputs, used, provenance)
-    with tempfile.TemporaryDirectory(prefix="linker-") as scratch:
+    with scratch(video.parent.parent) as folder:
         try:
-            sound = _two_channels(audio, settings, Path(scratch) / "mixed.wav")
+            sound = _two_channels(audio, settings, folder / "mixed.wav")
             job = Job(
                 fields, entry, audio, sound, heard, scene, tag, cues, facts, [portrait, audio], identity, settings
             )
-            drafts = _make(job, upscaled, video)
+            drafts = _make(job, upscaled, video, folder)
             found, checks = _examine(job, drafts)
         except ValueError as error:  # a wrong number of frames, a sound file that changed since it was prepared
             raise LinkerError(f"{fields['clip']}: cannot be encoded: {error}") from error
@@ -162,22 +162,21 @@ def _master_place(video: Path, settings: FinishSettings) -> Path:
     return video.parent.parent / "masters" / f"{video.stem}.{suffix}"
 
 
-def _make(job: Job, upscaled: Path, video: Path) -> list[Path]:
+def _make(job: Job, upscaled: Path, video: Path, scratch: Path) -> list[Path]:
     """Encode and mark the deliverable, and its master where one is wanted, in draft/; their paths."""
     folder = video.parent.parent / "draft"
     settings, size = job.settings, job.scene.canvas.size
     source_count = frame_count(job.heard["duration_s"])
-    with tempfile.TemporaryDirectory(prefix="linker-") as scratch:
-        audio = _levelled(job, Path(scratch) / "levelled.wav")
-        drafts = [folder / video.name]
-        sound = "copy" if _copied(job.audio, settings) else sound_codec(settings)
-        targets = [Target(drafts[0], size, settings.codec, settings.crf, settings.fps, sound, settings.audio_kbps,
-                          job.language, provenance.tags(drafts[0], job.title, job.facts), job.cues)]  # fmt: skip
-        if settings.master != "none":
-            drafts.append(folder / _master_place(video, settings).name)
-            targets.append(Target(drafts[1], size, settings.master, None, settings.fps, "pcm", language=job.language,
-                                  metadata=provenance.tags(drafts[1], job.title, job.facts)))  # fmt: skip
-        encode(shown_frames(upscaled, job.scene, source_count, job.frames), targets, audio, job.frames)
+    audio = _levelled(job, scratch / "levelled.wav")
+    drafts = [folder / video.name]
+    sound = "copy" if _copied(job.audio, settings) else sound_codec(settings)
+    targets = [Target(drafts[0], size, settings.codec, settings.crf, settings.fps, sound, settings.audio_kbps,
+                      job.language, provenance.tags(drafts[0], job.title, job.facts), job.cues)]  # fmt: skip
+    if settings.master != "none":
+        drafts.append(folder / _master_place(video, settings).name)
+        targets.append(Target(drafts[1], size, settings.master, None, settings.fps, "pcm", language=job.language,
+                              metadata=provenance.tags(drafts[1], job.title, job.facts)))  # fmt: skip
+    encode(shown_frames(upscaled, job.scene, source_count, job.frames), targets, audio, job.frames)
     for draft in drafts:
         provenance.mark(draft, job.title, job.facts, job.ingredients, job.identity)
     return drafts

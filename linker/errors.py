@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import errno
 
-MACHINE_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+MACHINE_FAULTS = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 
 class LinkerError(Exception):

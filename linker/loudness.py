@@ -22,6 +22,7 @@ _LIMIT_DB = -1.5  # where the limiter works: a lossy encoder adds some tenths, a
 _REPEATED_S = 3.0
 _FLOOR_LUFS = -70.0  # what the meter shows when no block passed the absolute gate
 _FIGURE = re.compile(r"^\s*(I|LRA|Peak):\s+(-?inf|nan|-?[\d.]+) (?:LUFS|LU|dBFS)\s*$", re.MULTILINE)
+_FULL = re.compile(r"^\S.*(No space left on device|Disk quota exceeded)", re.MULTILINE)  # what ffmpeg cites is indented
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,22 @@ def measure_samples(samples: np.ndarray, rate_hz: int) -> Loudness:
 
 
 def mix_down(path: Path, mixed: Path, rate_hz: int) -> None:
-    """Write the first sound track of `path` as two channels into `mixed` (WAV, float). Raises Undecodable."""
+    """Write the first sound track of `path` as two channels into `mixed` (WAV, float). Raises Undecodable, and
+    EnvironmentError where there is no room."""
     sound = ffmpeg.input(f"file:{path.resolve()}", **GUARDS)["a:0"]
     written = sound.output(
         f"file:{mixed.resolve()}", format="wav", acodec="pcm_f32le", ac=2, ar=rate_hz, fflags="+bitexact"
     )
     done = _run(written.overwrite_output(), b"")
-    if done.returncode:
-        raise Undecodable("undecodable", f"{plain(path)}: cannot be mixed to two channels ({_last_line(done)})")
+    _refuse_failed(done, mixed, f"{plain(path)}: cannot be mixed to two channels")
 
 
 def level(path: Path, levelled: Path, target_lufs: float, rate_hz: int) -> Loudness:
     """Write the first sound track of `path` at `target_lufs` into `levelled` (WAV, float, `rate_hz`); its loudness now.
 
     One gain for the whole clip, and a limiter at four times the rate for true peaks over CEILING_DB. What the limiter
-    takes away, a second and third try give back. Raises Undecodable for silence, which no gain makes loud.
+    takes away, a second and third try give back. Raises Undecodable for silence, which no gain makes loud, and
+    EnvironmentError where there is no room.
     """
     before = _even_if_short(path)
     if not math.isfinite(before.integrated_lufs):
@@ -91,8 +93,7 @@ def level(path: Path, levelled: Path, target_lufs: float, rate_hz: int) -> Loudn
         sound = sound.filter("aresample", rate_hz)
         written = sound.output(f"file:{levelled.resolve()}", format="wav", acodec="pcm_f32le", fflags="+bitexact")
         done = _run(written.overwrite_output(), b"")
-        if done.returncode:
-            raise Undecodable("undecodable", f"{plain(path)}: cannot be levelled ({_last_line(done)})")
+        _refuse_failed(done, levelled, f"{plain(path)}: cannot be levelled")
         after = _even_if_short(levelled)
         if abs(after.integrated_lufs - target_lufs) < 0.1:
             break
@@ -113,6 +114,15 @@ def _metered(sound: Any) -> Any:
 def _run(stream: Any, sound: bytes) -> subprocess.CompletedProcess[bytes]:
     command = ffmpeg.compile(stream.global_args("-hide_banner", "-nostats"), cmd=ffmpeg_exe())
     return subprocess.run(command, input=sound, capture_output=True, check=False)
+
+
+def _refuse_failed(done: subprocess.CompletedProcess[bytes], written: Path, told: str) -> None:
+    """Raises EnvironmentError where there was no room for what was written, else Undecodable with what is told."""
+    if done.returncode == 0:
+        return
+    if full := _FULL.search(done.stderr.decode(errors="replace")):
+        raise EnvironmentError(f"{written.parent}: {full[1]}; make room, and run again")
+    raise Undecodable("undecodable", f"{told} ({_last_line(done)})")
 
 
 def _last_line(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -27,6 +27,7 @@ from av.packet import Packet
 from av.stream import Disposition
 
 from linker.config import FPS
+from linker.errors import FULL
 from linker.mux import FrameWriter, created
 from linker.records import atomic
 
@@ -102,12 +103,15 @@ def check_file(path: Path) -> int:
 
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
-    """An input container under guard; whatever ffmpeg finds wrong while it is open becomes Undecodable."""
+    """An input container under guard; whatever ffmpeg finds wrong while it is open becomes Undecodable, but for
+    want of room, which is felt by what is written meanwhile."""
     check_file(path)
     try:
         with av.open(f"file:{path.resolve()}", "r", container_options=GUARDS, metadata_errors="replace") as container:
             yield container
     except av.error.FFmpegError as error:
+        if error.errno in FULL:
+            raise
         raise Undecodable("undecodable", f"{plain(path)}: cannot be decoded ({error.strerror})") from None
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from linker.leases import read_small
 from linker.records import read_json
 
+SCRATCH = Path(".linker", "tmp")
 # What rules declare, and steps read: without it, its rule runs again.
 DECLARED = (
     *("portraits/*/crop.json", "audio/*/loudness.json", "audio/*/language.json", "clips/*/steadiness.json"),
@@ -17,8 +23,23 @@ DECLARED = (
 
 def clear_up(results: Path) -> None:
     """Only while no step is running."""
+    shutil.rmtree(results / SCRATCH, ignore_errors=True)
     forget_damaged(results)
     forget_lost_videos(results)
+
+
+@contextmanager
+def scratch(results: Path) -> Iterator[Path]:
+    """A folder for what a step needs meanwhile, which may be gigabytes: within the results, where room is looked for.
+    Libraries that write into $TMPDIR, as C2PA's does for large files, are led there, too."""
+    place, before = (results / SCRATCH).absolute(), tempfile.gettempdir()
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            os.environ["TMPDIR"] = before
 
 
 def forget_damaged(results: Path) -> None:

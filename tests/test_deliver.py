@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from PIL import Image
 from scene import Scene
 from test_upscale import write_network
 
-from linker import deliver, provenance, signing
+from linker import deliver, loudness, provenance, signing
 from linker.config import BackgroundSettings, FinishSettings, LanguageSettings, ProvenanceSettings, UpscaleSettings
 from linker.deliver import _refuse_changed, choose_language, mux_audio
 from linker.encode import encode
@@ -332,6 +334,28 @@ def test_surround_sound_is_mixed_before_it_is_levelled(delivery: Delivery) -> No
         assert checks[name]["value"] == pytest.approx(-23, abs=0.5)
     assert {check["state"] for check in checks.values()} <= {"pass", "not applicable", "warn"}
     assert checks["master: codec"]["value"] == ["prores", "yuv422p10le"]
+
+
+def test_what_is_needed_meanwhile_lies_in_the_results(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sound in float is gigabytes for an hour, and what libraries put into $TMPDIR may be, too; nothing of it stays."""
+    seen: list[Path] = []
+    level, mark, before = loudness.level, provenance.mark, os.environ.get("TMPDIR", tempfile.gettempdir())
+
+    def look_at_level(path: Path, levelled: Path, *words: Any) -> Any:
+        seen.append(levelled.parent)
+        return level(path, levelled, *words)
+
+    def look_at_mark(*words: Any) -> None:
+        seen.append(Path(os.environ["TMPDIR"]))
+        mark(*words)
+
+    monkeypatch.setattr(loudness, "level", look_at_level)
+    monkeypatch.setattr(provenance, "mark", look_at_mark)
+    delivery.settings = FinishSettings(loudness_lufs=-23)
+    delivery.run()
+    assert [path.parent for path in seen] == [delivery.root / ".linker" / "tmp"] * 2
+    assert not list((delivery.root / ".linker" / "tmp").iterdir())
+    assert os.environ["TMPDIR"] == before
 
 
 def test_a_faulty_master_holds_its_video_back(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:

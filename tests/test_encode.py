@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -14,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linker.config import FinishSettings
-from linker.errors import LinkerError
+from linker.errors import EnvironmentError, LinkerError
 from linker.formats import COPIED, MASTERS, PICTURES, frame_count, is_copied, sound_codec, source_frame
 from linker.iso639 import three_letters
-from linker.loudness import CEILING_DB, level, measure_loudness
+from linker.loudness import CEILING_DB, level, measure_loudness, mix_down
 from linker.measure import offset_s, sound_of
-from linker.media import probe, read_frames, write_wav
+from linker.media import Undecodable, opened, probe, read_frames, write_wav
 from linker.mux import FrameWriter, created
 from linker.subtitles import apart, read_srt, until
 
@@ -209,3 +210,21 @@ def test_cues_never_overlap(cues: list[tuple[float, float, str]]) -> None:
     found = apart([(start, start + length, text) for start, length, text in cues])
     assert all(one[1] <= two[0] for one, two in pairwise(found))
     assert all(end > start and text for start, end, text in found)
+
+
+def test_a_full_disk_is_the_machines_fault_and_not_the_sounds(tmp_path: Path) -> None:
+    """Neither while sound is mixed or levelled, nor where its file is open while others are written."""
+    write_wav(tmp_path / "s.wav", noise(), RATE_HZ)
+    full = Path("/dev/full")
+    for write in (
+        lambda: mix_down(tmp_path / "s.wav", full, RATE_HZ),
+        lambda: level(tmp_path / "s.wav", full, -23, RATE_HZ),
+    ):
+        with pytest.raises(EnvironmentError, match=r"^/dev: No space left on device; make room, and run again$"):
+            write()
+    for code, kind in ((errno.ENOSPC, av.error.OSError), (errno.EIO, Undecodable)):
+        with pytest.raises(kind), opened(tmp_path / "s.wav"):
+            av.error.err_check(-code)
+    (tmp_path / "s.wav").write_bytes(b"RIFF no wave")
+    with pytest.raises(Undecodable, match="cannot be mixed"):
+        mix_down(tmp_path / "s.wav", full, RATE_HZ)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from linker.records import write_json
-from linker.tidy import clear_up
+from linker.tidy import clear_up, scratch
 
 DAMAGED = [b"", b'{\n "refusal": nu', b"\0" * 40, '{"title": "\u00c9'.encode()[:-1]]
 SIDECARS = ["portraits/p/crop.json", "audio/a/loudness.json", "audio/a/language.json", "clips/c/steadiness.json",
@@ -62,3 +66,22 @@ def test_what_somebody_else_put_there_stays(tmp_path: Path) -> None:
         (tmp_path / name).write_text("no JSON")
     clear_up(tmp_path)
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
+
+
+def test_what_a_killed_step_needed_meanwhile_goes(tmp_path: Path) -> None:
+    killed = "import os, sys; from linker.tidy import *\n"
+    killed += "with scratch(Path(sys.argv[1])) as folder: (folder / 'a.wav').touch(); os.abort()"
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False)
+    assert len(list(tmp_path.glob(".linker/tmp/*/a.wav"))) == 1
+    clear_up(tmp_path)
+    assert not (tmp_path / ".linker" / "tmp").exists()
+
+
+def test_scratch_leads_libraries_there_and_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = tempfile.gettempdir()
+    with scratch(Path()) as folder:
+        assert Path(os.environ["TMPDIR"]) == folder
+        assert folder.parent == tmp_path / ".linker" / "tmp"
+    assert not folder.exists()
+    assert os.environ["TMPDIR"] == before == tempfile.gettempdir()
