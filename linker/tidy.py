@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from linker.leases import read_small
-from linker.records import read_json
+from linker.records import read_json, sweep_up
 
 SCRATCH = Path(".linker", "tmp")
+# Folders of steps' files; what lies below a shard is its own queue's to sweep, as workers may outlive the run.
+SWEPT = ("portraits/*", "audio/*", "clips/*", "draft", "videos", "masters", "report", "report/*", "shards", "footage/*")
 # What rules declare, and steps read: without it, its rule runs again.
 DECLARED = (
     *("portraits/*/crop.json", "audio/*/loudness.json", "audio/*/language.json", "clips/*/steadiness.json"),
@@ -24,6 +26,8 @@ DECLARED = (
 def clear_up(results: Path) -> None:
     """Only while no step is running."""
     shutil.rmtree(results / SCRATCH, ignore_errors=True)
+    for folder in (folder for names in SWEPT for folder in results.glob(names)):
+        sweep_up(folder)
     forget_damaged(results)
     forget_lost_videos(results)
 

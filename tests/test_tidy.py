@@ -60,6 +60,23 @@ def test_a_deliverable_that_was_deleted_is_made_again(tmp_path: Path, lost: str)
     assert not note.exists()
 
 
+def test_what_killed_steps_left_half_written_goes(tmp_path: Path) -> None:
+    """Nothing whole, nothing that others named so, and nothing of a shard, whose workers may live on."""
+    gone = [
+        "draft/.c.0123abcd.mp4",
+        "videos/.c.0123abcd.json",
+        "clips/c/.stable.0123abcd.mkv",
+        "masters/.c.0123abcd.mov",
+    ]
+    gone += ["portraits/p/.face.0123abcd.png", "audio/a/.driver.0123abcd.wav", "report/posters/.c.0123abcd.jpg"]
+    kept = ["draft/c.mp4", "videos/.hidden", "clips/c/.notes.txt", "shards/s000/rows/c/.tries.0123abcd.json"]
+    for name in gone + kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    clear_up(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
+
+
 def test_what_somebody_else_put_there_stays(tmp_path: Path) -> None:
     for name in ("jobs.json", "videos/notes.json", "clips/c/notes.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

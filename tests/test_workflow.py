@@ -172,8 +172,13 @@ def test_killed_in_mid_generation_and_run_again(workshop: Workshop) -> None:
         words, env=workshop.environment(TRIVIAL_S="2"), cwd=workshop.media, stderr=subprocess.DEVNULL
     ) as head:
         wait_for(lambda: workshop.made() == ["r1"])
+        begun = [workshop.results / name for name in ("clips/r1/.stable.0123abcd.mkv", "draft/.r1.0123abcd.mp4")]
+        for path in begun:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
         two_heads = workshop.run(manifest)
         assert two_heads.returncode == 3
+        assert all(path.exists() for path in begun)
         assert f"in use by process {head.pid}" in two_heads.stderr
         head.kill()
     made = workshop.made()
