@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from linker.errors import EnvironmentError
 from linker.records import sha256_file
 from linker.train.ahead import Ahead
 from linker.train.curves import draw_curves
-from linker.train.fit import ENOUGH, Diverged, Plan, Run, fit, parameter_groups
+from linker.train.fit import ANEW, ENOUGH, Diverged, Plan, Run, fit, parameter_groups
 from linker.train.journal import Journal, Tally, read_metrics
 from linker.train.ranks import Ranks, cores
 from linker.train.record import write_record
@@ -111,11 +112,14 @@ def test_a_spike_stops_before_it_is_learnt_and_names_its_batch(tmp_path: Path) -
     def loss(number: int) -> tuple[Tensor, dict[str, float]]:
         return line.at.square().mean() * (100 if number == bad else 1), {}
 
-    with pytest.raises(Diverged, match=rf"step {bad}: the median of .*; its batch: anna-{bad}; .*state.pt"):
+    kept = rf"the last good state is .*state\.pt; run again with a higher train\.spike to go on from there; {ANEW}$"
+    with pytest.raises(Diverged, match=rf"step {bad}: the median of .*; its batch: anna-{bad}; {kept}"):
         fit(line, loss, plan, tmp_path, lambda number: [f"anna-{number}"])
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == ENOUGH
     before = line.at.detach().clone()
     assert before == pytest.approx(1.0, abs=1e-3)
+    fit(line, loss, replace(plan, spike=200.0), tmp_path)  # as the message says
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == plan.steps
 
 
 def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ def test_a_gradient_that_is_not_finite_stops_too(tmp_path: Path) -> None:
     def loss(number: int) -> tuple[Tensor, dict[str, float]]:
         return (line.at - 1).abs().sqrt().sum() + 1, {}  # finite where its slope is not
 
-    with pytest.raises(Diverged, match="its gradient is not finite; no state was saved"):
+    with pytest.raises(Diverged, match=f"its gradient is not finite; no state was saved yet; {ANEW}$"):
         fit(line, loss, Plan(steps=3, learning_rate=0.1), tmp_path)
     assert line.at.item() == 1.0
 
@@ -135,8 +139,10 @@ def test_a_state_of_other_data_is_not_continued(tmp_path: Path, capsys: pytest.C
 
     plan, first, second = Plan(steps=5, learning_rate=0.1, warmup=1), Line(), Line()
     fit(first, loss_of(first), plan, tmp_path, data="a")
+    finished = (tmp_path / "state.pt").read_bytes()
     fit(second, loss_of(second), plan, tmp_path, data="b")
-    assert "made from other data; starting anew" in capsys.readouterr().err
+    assert "of other data or settings; starting anew, it is kept as state.before.pt" in capsys.readouterr().err
+    assert (tmp_path / "state.before.pt").read_bytes() == finished
     assert torch.equal(first.at, second.at)
     assert [line["step"] for line in read_metrics(tmp_path)] == [5]
 

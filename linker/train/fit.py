@@ -4,6 +4,7 @@ number, so a killed run resumes exactly."""
 from __future__ import annotations
 
 import math
+import os
 import statistics
 import sys
 import time
@@ -23,8 +24,9 @@ from linker.records import atomic
 from linker.train.journal import Journal, Tally
 from linker.train.ranks import Ranks
 
-STATE = "state.pt"
+STATE, BEFORE = "state.pt", "state.before.pt"  # the latter of other data or settings
 RECENT, ENOUGH = 200, 50  # losses whose median a new one is held against, and how many there must be
+ANEW = "another learning rate, precision or other videos begin this part anew"
 
 LossOfDraw = Callable[[int], tuple[Tensor, dict[str, float]]]
 NamesOfDraw = Callable[[int], list[str]]
@@ -72,7 +74,6 @@ def fit(
     ranks = Ranks.join()
     run = Run(model, plan, folder, ranks, data)
     run.resume()
-    ranks.wait()
     journal = Journal(folder, run.step, ranks.count) if ranks.is_first else None
     with heartbeat.safe_points():
         while run.step < plan.steps:
@@ -127,8 +128,9 @@ class Run:
             self.ranks.is_first and heartbeat.is_asked()
         )  # it is the first process that can have the job queued again
         level, leave = self.ranks.mean(torch.stack(losses).mean().item(), float(asked))
-        if why := self.fault(level, norm.item()):
-            raise Diverged(self.told(level, why, [n for d in draws for n in names_of_draw(d)] if names_of_draw else []))
+        if fault := self.fault(level, norm.item()):
+            names = [name for number in draws for name in names_of_draw(number)] if names_of_draw else []
+            raise Diverged(self.told(level, *fault, names))
         rate = rate_at(self.step, self.plan)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
@@ -145,22 +147,23 @@ class Run:
         share = self.ranks.count * self.plan.accumulate
         return range(self.step * share, (self.step + 1) * share)
 
-    def fault(self, level: float, norm: float) -> str:
-        """Why the run may not go on with this loss; '' when it may."""
+    def fault(self, level: float, norm: float) -> tuple[str, str] | None:
+        """Why the run may not go on with this loss, and what lets it go on where it was; None when it may."""
         if not math.isfinite(level):
-            return "it is not finite"
+            return "it is not finite", ""
         if not math.isfinite(norm):
-            return "its gradient is not finite"
+            return "its gradient is not finite", ""
         usual = statistics.median(self.recent) if len(self.recent) >= ENOUGH else math.inf
         if self.plan.spike and level > self.plan.spike * usual:
-            return f"the median of the last {len(self.recent)} is {usual:.4g}"
-        return ""
+            return f"the median of the last {len(self.recent)} is {usual:.4g}", "a higher train.spike"
+        return None
 
-    def told(self, level: float, why: str, names: list[str]) -> str:
+    def told(self, level: float, why: str, remedy: str, names: list[str]) -> str:
         made_of = f"; its batch: {', '.join(names)}" if names else ""
-        path = self.folder / STATE
-        kept = f"the last good state is {path}" if path.exists() else "no state was saved yet"
-        do = "lower the learning rate, leave that batch's videos out, or raise train.spike, and run again"
+        path, kept, there = self.folder / STATE, "no state was saved yet", "the beginning"
+        if path.exists():
+            kept, there = f"the last good state is {path}", "there"
+        do = f"run again with {remedy} to go on from {there}; {ANEW}" if remedy else ANEW
         return f"loss is {level:.4g} at step {self.step}: {why}{made_of}; {kept}; {do}"
 
     def is_due(self, every: int) -> bool:
@@ -193,14 +196,14 @@ class Run:
         self.ranks.wait()
 
     def resume(self) -> None:
-        """Put back the state of a killed run, if there is one of the same data."""
+        """Put back the state of a killed run, if there is one of the same data; another one is kept beside."""
         path = self.folder / STATE
-        if not path.exists():
+        state = torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
+        self.ranks.wait()  # until all have read it
+        if state is None:
             return
-        state = torch.load(path, weights_only=True, map_location="cpu")
         if state.get("data", "") != self.data:
-            print(f"{path}: made from other data; starting anew", file=sys.stderr)
-            return
+            return self.put_aside(path)
         with torch.no_grad():
             for name, value in trained(self.model):
                 value.copy_(state["model"][name])
@@ -208,6 +211,12 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.recent = state["step"], state["seconds"], state["recent"]
         self.tally = Tally(state["tally"]) if self.ranks.is_first else Tally()
+
+    def put_aside(self, path: Path) -> None:
+        """Keep a state that this run does not go on from where it overwrites nothing."""
+        if self.ranks.is_first:
+            os.replace(path, path.with_name(BEFORE))
+            print(f"{path}: of other data or settings; starting anew, it is kept as {BEFORE}", file=sys.stderr)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
