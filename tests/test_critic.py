@@ -17,7 +17,9 @@ from linker.media import write_wav
 from linker.model.critic import MARGIN, REACH, SyncCritic, judge_sync, lag_curve, load_critic, log_mel, save_critic
 from linker.synth import visemes
 from linker.synth.speech import Speech, random_speech
+from linker.train import critic as critic_module
 from linker.train.critic import FRAMES, filmed_pieces, lag_loss, seen_lips, train_critic
+from linker.train.fit import Diverged
 
 NEVER_TRAINED = 9_500_000
 
@@ -107,6 +109,13 @@ def test_training_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytes
     again = load_critic(tmp_path / "critic.safetensors")
     assert all(torch.equal(a.half(), b.half()) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
     assert (tmp_path / "killed" / "state.pt").exists()
+
+
+def test_a_loss_that_is_not_finite_names_its_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(critic_module, "lag_loss", lambda said, *_: (said.sum() * torch.nan, {}))
+    rows = np.random.default_rng([0, 11]).choice(4, 2, replace=False)
+    with pytest.raises(Diverged, match=f"; its batch: piece {rows[0]}, piece {rows[1]}; "):
+        train_critic(tmp_path, 4, 4, batch=2)
 
 
 def test_curated_footage_joins_the_training(tmp_path: Path) -> None:

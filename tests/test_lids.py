@@ -21,6 +21,7 @@ from linker.synth.video import make_video, save_video
 from linker.train import lids
 from linker.train.codec import twins_of
 from linker.train.dataset import encode_video
+from linker.train.fit import Diverged
 from linker.train.lids import OPEN, Shown, course_of, draw_shown, lids_loss, teach_lids, written
 
 BLINK = np.array([0, 0, 0.4, 1, 0.6, 0, 0], np.float32)
@@ -157,6 +158,15 @@ def test_a_killed_teaching_ends_like_one_that_was_not(tmp_path: Path, monkeypatc
         taught("killed", kill_at=6)
     resumed = taught("killed")
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_loss_that_is_not_finite_names_its_videos(
+    codec: MotionCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = torch.full((), torch.nan, requires_grad=True)
+    monkeypatch.setattr(lids, "lids_loss", lambda *_: (lost * 1, {}))
+    with pytest.raises(Diverged, match="; its batch: video 6, video 7; "):
+        teach_lids(codec, write_blinking_twins(tmp_path), tmp_path / "state", steps=5, batch=2)
 
 
 def test_a_drawn_videos_blinks_are_written(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from linker.train.codec import (
     train_codec,
     twins_of,
 )
+from linker.train.fit import Diverged
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +212,15 @@ def test_paint_joins_after_its_share_of_the_steps(tmp_path: Path, monkeypatch: p
     sheets = sorted((tmp_path / "state" / "samples").iterdir())
     assert [path.name for path in sheets] == ["0000002.png", "0000004.png", "0000005.png"]
     assert (np.asarray(Image.open(sheets[0])) == red).all()
+
+
+def test_a_loss_that_is_not_finite_names_its_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = torch.full((), torch.nan, requires_grad=True)
+    monkeypatch.setattr(codec_module, "codec_loss", lambda *_, **__: (lost * 1, {}))
+    monkeypatch.setattr(codec_module, "MotionCodec", small_motion_codec)
+    write_twins(tmp_path)
+    with pytest.raises(Diverged, match="; its batch: video 6, video 7; "):
+        train_codec(tmp_path, tmp_path / "state", steps=5, batch=2)
 
 
 def test_who_is_moved_decides_how(codec: MotionCodec) -> None:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from linker.synth.crops import CROP_S, MOVES, RATE_HZ, write_pool
 from linker.synth.speech import random_speech
 from linker.synth.visemes import N_VISEMES, motion, viseme_classes
+from linker.train import speech as speech_module
+from linker.train.fit import Diverged
 from linker.train.speech import Listener, Pool, read_pool, speech_loss
 
 
@@ -60,6 +62,14 @@ def test_the_loss_is_what_names_and_moves_lack(pool: Pool) -> None:
     loss, parts = speech_loss(logits, wrong, pool)
     assert loss == pytest.approx(4 / len(MOVES), rel=1e-3)
     assert (parts["off/blink"], parts["off/open"]) == (pytest.approx(4, rel=1e-3), 0)
+
+
+def test_a_loss_that_is_not_finite_names_its_utterances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = torch.full((), torch.nan, requires_grad=True)
+    monkeypatch.setattr(speech_module, "speech_loss", lambda *_: (lost * 1, {}))
+    first = torch.randint(4, (2,), generator=torch.Generator().manual_seed(0)).tolist()
+    with pytest.raises(Diverged, match=f"; its batch: utterance {first[0]}, utterance {first[1]}; "):
+        speech_module.train_speech(tmp_path / "state", tmp_path / "speech", count=4, steps=2, batch=2)
 
 
 def test_states_that_lack_a_frame_are_held_against_the_first_ones(pool: Pool) -> None:

@@ -44,13 +44,15 @@ def frame_files(videos: Path) -> list[Path]:
 class Pairs:
     """Portraits and frames (LOOKS, batch, 3, H, W) in -1..1, each look in colours of its own; the frames' `weight`
     (batch, 1, h, w), and where `tracked` points are in the frame and in the portrait, (batch, 2, n, 2) in -1..1. Twins,
-    who do the same, lie beside each other; `mover` (batch,) is whose latents move whom."""
+    who do the same, lie beside each other; `mover` (batch,) is whose latents move whom, `videos` (batch,) their
+    numbers."""
 
     portraits: Tensor
     frames: Tensor
     weight: Tensor
     tracked: Tensor
     mover: Tensor
+    videos: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,22 +68,35 @@ class Sheets:
 
 def twins_of(files: list[Path]) -> list[list[Path]]:
     """The videos in which all TWINS are there, by what they do (synth/video.py)."""
-    groups = [list(group) for _, group in groupby(files, lambda path: int(path.name.split(".")[0]) // TWINS)]
+    groups = [list(group) for _, group in groupby(files, lambda path: number_of(path) // TWINS)]
     return [group for group in groups if len(group) == TWINS]
+
+
+def number_of(frames_file: Path) -> int:
+    """The number that a video is named by."""
+    return int(frames_file.name.split(".")[0])
+
+
+def names_of(videos: Tensor) -> list[str]:
+    """Videos as people are told of them, by their numbers."""
+    return [f"video {number}" for number in videos.tolist()]
 
 
 def draw_pairs(twins: list[list[Path]], step: int, batch: int, device: torch.device = CPU) -> Pairs:
     """`batch` pairs, all of the twins that are drawn; a function of `step`."""
     rng = np.random.default_rng(step)
-    columns, mover = list[tuple[np.ndarray, ...]](), list[int]()
+    columns, mover, videos = list[tuple[np.ndarray, ...]](), list[int](), list[int]()
     for first in range(0, batch, TWINS):
-        columns += draw_twins(twins[rng.integers(len(twins))], rng)
+        chosen = twins[rng.integers(len(twins))]
+        videos += map(number_of, chosen)
+        columns += draw_twins(chosen, rng)
         turned = 1 if rng.random() < CROSSED else 0
         mover += list(np.roll(np.arange(first, first + TWINS), turned))
     parts = (torch.from_numpy(np.stack(each)).to(device) for each in zip(*columns, strict=True))
     pictures, lights, weight, tracked = parts
     portraits, frames = coloured(pictures, lights)
-    return Pairs(portraits, frames, weight.float(), tracked, torch.tensor(mover, device=device))
+    numbers = (torch.tensor(each, device=device) for each in (mover, videos))
+    return Pairs(portraits, frames, weight.float(), tracked, *numbers)
 
 
 def draw_twins(files: list[Path], rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
@@ -182,7 +197,10 @@ def train_codec(
             noise = torch.Generator().manual_seed(number)
             return codec_loss(net, draws(number), noise, paints=number >= PAINTED_FROM * steps)
 
-        fit(net, loss_of_draw, plan, folder, show=sheets.show(net) if sheets else None, data=data)
+        def names_of_draw(number: int) -> list[str]:
+            return names_of(draw_pairs(twins, number, batch).videos)
+
+        fit(net, loss_of_draw, plan, folder, names_of_draw, sheets.show(net) if sheets else None, data)
     even_out(net, covariance(net, twins, steps, batch))
     return net.requires_grad_(True)
 

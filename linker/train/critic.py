@@ -10,6 +10,7 @@ import io
 import tarfile
 import wave
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -85,26 +86,54 @@ def train_critic(folder: Path, count: int, steps: int, batch: int = 40, shards: 
     pool_file = folder / "pool.npz"
     if not pool_file.exists():
         write_pool(pool_file, count)
-    pool = np.load(pool_file)
-    mels, mouths = pool["mels"], pool["mouths"].astype(np.float32)
+    with np.load(pool_file) as pool:
+        spoken = pool["mels"], pool["mouths"].astype(np.float32)
     torch.manual_seed(0)
     critic = SyncCritic()
 
-    def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
+    def draw(step: int) -> tuple[Drawn, np.random.Generator]:
         rng = np.random.default_rng([step, 11])
-        rows = rng.choice(len(mels), batch, replace=False)
-        lips = np.stack([seen_lips(mouths[row], rng) for row in rows])
-        crowd = rng.permutation(rows)
-        heard = np.stack([heard_mel(mels[row], mels[other], rng) for row, other in zip(rows, crowd, strict=True)])
-        if filmed:
-            chosen = rng.integers(0, len(filmed[0]), batch // 2)
-            heard[: batch // 2] = [heard_mel(filmed[0][i], filmed[0][i], rng) for i in chosen]
-            lips[: batch // 2] = filmed[1][chosen] * rng.uniform(0.7, 1.3, (batch // 2, 1, 1))
-        said, sounds = critic(torch.from_numpy(lips), torch.from_numpy(heard))
+        return draw_pieces(spoken, filmed, batch, rng), rng
+
+    def loss_of_step(step: int) -> tuple[Tensor, dict[str, float]]:
+        drawn, rng = draw(step)
+        said, sounds = critic(drawn.lips, drawn.mels)
         return lag_loss(said, sounds, rng)
 
-    fit(critic, loss_of_step, Plan(steps=steps, learning_rate=2e-3, warmup=100, ema=0.995), folder)
+    plan = Plan(steps=steps, learning_rate=2e-3, warmup=100, ema=0.995)
+    fit(critic, loss_of_step, plan, folder, lambda step: draw(step)[0].names)
     return critic.eval()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A step's pieces, roughened: lips (B, T, 4), mels (B, 4 T, 40), and what each is called."""
+
+    lips: Tensor
+    mels: Tensor
+    names: list[str]
+
+
+def draw_pieces(
+    spoken: tuple[np.ndarray, np.ndarray],
+    filmed: tuple[np.ndarray, np.ndarray] | None,
+    batch: int,
+    rng: np.random.Generator,
+) -> Drawn:
+    """`batch` pieces of a pool's mels and mouths, half of them filmed ones where there are any."""
+    mels, mouths = spoken
+    rows = rng.choice(len(mels), batch, replace=False)
+    names = [f"piece {row}" for row in rows]
+    lips = np.stack([seen_lips(mouths[row], rng) for row in rows])
+    crowd = rng.permutation(rows)
+    heard = np.stack([heard_mel(mels[row], mels[other], rng) for row, other in zip(rows, crowd, strict=True)])
+    if filmed:
+        half = batch // 2
+        chosen = rng.integers(0, len(filmed[0]), half)
+        names[:half] = [f"filmed piece {i}" for i in chosen]
+        heard[:half] = [heard_mel(filmed[0][i], filmed[0][i], rng) for i in chosen]
+        lips[:half] = filmed[1][chosen] * rng.uniform(0.7, 1.3, (half, 1, 1))
+    return Drawn(torch.from_numpy(lips), torch.from_numpy(heard), names)
 
 
 def lag_loss(lips_BTD: Tensor, sound_BTD: Tensor, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:

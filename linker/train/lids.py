@@ -28,6 +28,8 @@ from linker.train.codec import (
     draw_light,
     drawn,
     flow_loss,
+    names_of,
+    number_of,
     picture_loss,
     tracked_at,
 )  # fmt: skip
@@ -82,7 +84,7 @@ def opened_at(eyes_B1hw: Tensor, latent: Tensor, before: Tensor, after: Tensor, 
 class Shown:
     """portraits, frames, and the open moments before and after, (LOOKS, batch, 3, H, W) in -1..1; weight
     (batch, 1, h, w) of the frame; tracked (batch, 2, n, 2) as Pairs has them; eyes (batch, 1, h, w): its mask of them;
-    share and shut (batch,); mover (batch,): whose latents move whom."""
+    share and shut (batch,); mover (batch,): whose latents move whom; videos (batch,): their numbers."""
 
     portraits: Tensor
     frames: Tensor
@@ -94,22 +96,25 @@ class Shown:
     share: Tensor
     shut: Tensor
     mover: Tensor
+    videos: Tensor
 
 
 def draw_shown(twins: list[list[Path]], step: int, batch: int, device: torch.device = CPU) -> Shown:
     """`batch` frames, all of the twins that are drawn; a function of `step`."""
     rng = np.random.default_rng([step, 17])
-    columns, mover = list[tuple[np.ndarray, ...]](), list[int]()
+    columns, mover, videos = list[tuple[np.ndarray, ...]](), list[int](), list[int]()
     while len(columns) < batch:
         twin = twins[rng.integers(len(twins))]
         turned = 1 if rng.random() < CROSSED else 0
         mover += list(len(columns) + np.roll(np.arange(len(twin)), turned))
+        videos += map(number_of, twin)
         columns += draw_moment(twin, rng)
     parts = (torch.from_numpy(np.stack(column)).to(device) for column in zip(*columns, strict=True))
     pictures, lights, weight, tracked, eyes, share, shut = parts
     portraits, frames, before, after = coloured(pictures, lights)
     told = (weight.float(), tracked, eyes, share, shut.float())
-    return Shown(portraits, frames, before, after, *told, torch.tensor(mover, device=device))
+    numbers = (torch.tensor(each, device=device) for each in (mover, videos))
+    return Shown(portraits, frames, before, after, *told, *numbers)
 
 
 def draw_moment(files: list[Path], rng: np.random.Generator) -> list[tuple[np.ndarray, ...]]:
@@ -157,7 +162,10 @@ def teach_lids(
         def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
             return lids_loss(net, draws(number), torch.Generator().manual_seed(number))
 
-        fit(net, loss_of_draw, plan, folder, show=sheets.show(net) if sheets else None, data=data)
+        def names_of_draw(number: int) -> list[str]:
+            return names_of(draw_shown(twins, number, batch, device).videos)
+
+        fit(net, loss_of_draw, plan, folder, names_of_draw, sheets.show(net) if sheets else None, data)
     net.motion.requires_grad_(True)
 
 

@@ -97,15 +97,21 @@ def train_speech(folder: Path, encoder: Path, count: int, steps: int, batch: int
     device = Ranks.join().device
     listener = Listener().to(device)
 
+    def rows_of(number: int) -> Tensor:
+        return torch.randint(count, (batch,), generator=torch.Generator().manual_seed(number))
+
+    def names_of_draw(number: int) -> list[str]:
+        return [f"utterance {row}" for row in rows_of(number).tolist()]
+
     def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
-        rows = torch.randint(count, (batch,), generator=torch.Generator().manual_seed(number))
+        rows = rows_of(number)
         drawn = Pool(*(part[rows].to(device) for part in vars(pool).values()))
         with mixed(device, training_dtype("auto", device)):
             logits, moves = listener(drawn.samples.float())
         return speech_loss(logits.float(), moves.float(), drawn)
 
     plan = Plan(steps=steps, learning_rate=1e-3, warmup=100, ema=0.995)
-    fit(listener, loss_of_draw, plan, folder, data=f"{SPEECH_FORM}: {count} pieces")
+    fit(listener, loss_of_draw, plan, folder, names_of_draw, data=f"{SPEECH_FORM}: {count} pieces")
     listener.encoder.save_pretrained(encoder)
 
 
