@@ -1,7 +1,8 @@
 """The command line: verbs for people, one subcommand a step for rules. Here alone errors become exit codes.
 
 A step's options are its function's arguments: paths, words and numbers as they are, a group of settings as one JSON
-token. 0 done, 1 a bug, 2 bad settings or manifest, 3 environment, 4 finished with failed rows, 130 interrupted.
+token. 0 done, 1 a bug, 2 bad settings or manifest, 3 environment, 4 finished with failed rows, 5 a training
+diverged, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
     ├── SettingsError      2   a setting is unknown, of the wrong type or out of its range
     ├── ManifestError      2   a manifest cannot be read, or rows of it are wrong (file:line:column)
     ├── EnvironmentError   3   a tool, a package or weights are missing or do not fit
-    └── RowsFailed         4   the run finished, and some rows were refused
+    ├── RowsFailed         4   the run finished, and some rows were refused
+    └── Diverged           5   a training's loss or gradient is not finite, or it spikes; the last good state is kept
 
 A row's own fault (no face, silence, a broken file) is not an exception but a `records.Refusal`: it travels in the
 sidecars, so that one bad row never stops another.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import errno
 
+DIVERGED = "diverged: "  # so begin the words of a Diverged: in a step's log, the command knows it by them
 FULL = (errno.ENOSPC, errno.EDQUOT)
 MACHINE_FAULTS = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
@@ -38,6 +40,10 @@ class EnvironmentError(LinkerError):
 
 class RowsFailed(LinkerError):
     exit_code = 4
+
+
+class Diverged(LinkerError):
+    exit_code = 5
 
 
 def is_machine_fault(error: Exception) -> bool:

@@ -146,7 +146,7 @@ def _row_state(
         since = _modified(delivered)
         logs = [(step, log) for step, log in logs if step != "generate" and _modified(log) > since]
     for step, log in logs:
-        words = _error_in(log)
+        words = error_in(log)
         if words:
             held = step == "mux_audio" and (results / "draft" / f"{row.clip}.json").is_file()
             return RowState(row.clip, row.line, "failed", step, HELD if held else "error", f"{words} ({log})")
@@ -196,7 +196,7 @@ def _logs(results: Path, row: Row, shards: dict[str, str]) -> Iterator[tuple[str
     yield from ((step, results / "logs" / step / f"{row.clip}.log") for step in ("collect", *FINISH))
 
 
-def _error_in(log: Path) -> str:
+def error_in(log: Path) -> str:
     """The error a step ended with: the last line of its log, '' when it did not end with one."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -15,7 +15,7 @@ from pathlib import Path
 from linker import leases, lock
 from linker.checkpoint import check_checkpoint, check_folder
 from linker.config import MINI_DIR, ROOT_DIR, GenerateSettings
-from linker.errors import EnvironmentError, ManifestError, SettingsError
+from linker.errors import DIVERGED, Diverged, EnvironmentError, ManifestError, SettingsError
 from linker.footage import read_footage, refusals
 from linker.manifest import is_whole_file, read_manifest
 from linker.needs import check_needs
@@ -23,7 +23,7 @@ from linker.plan import make_plan, media_faults, to_json, to_text
 from linker.process import resolved
 from linker.records import Manifest, Row
 from linker.run import ENDED, Order, find_profile, order, run_curation, run_training, run_workflow, trained_card
-from linker.status import HELD, RowState, counts, read_states, table, told_left_over
+from linker.status import HELD, RowState, counts, error_in, read_states, table, told_left_over
 from linker.train.presets import TRAIN_PRESETS, refuse_useless_training
 
 DEMO = ROOT_DIR / "workflow" / "resources" / "demo" / "manifest.csv"
@@ -174,15 +174,22 @@ def forget(results: Path, row: Row) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Train a model, mini from data drawn and spoken here or base from your footage: hours to days; run again to
-    continue."""
+    continue. 5 when it diverged."""
     chosen = [*(options.set or []), *([f"train.preset={options.preset}"] if options.preset else [])]
     todo = _order(argparse.Namespace(**{**vars(options), "manifest": DEMO, "set": chosen}))
     refuse_useless_training(todo.settings.train)
+    began = time.time()
     with lock.held(todo.results):
         code = run_training(todo)
     card = todo.results / trained_card(todo.settings)
     print(f"weights: {card.parent}" if not code else f"not finished; see {todo.results / 'logs'}")
-    return EnvironmentError.exit_code if code else 0
+    return _unfinished_code(todo.results / "logs", began) if code else 0
+
+
+def _unfinished_code(logs: Path, began: float) -> int:
+    """What a training that is not finished exits with, by the last words of the steps that were called since."""
+    words = [error_in(log) for log in logs.glob("train_*/*.log") if log.stat().st_mtime >= began]
+    return Diverged.exit_code if any(said.startswith(DIVERGED) for said in words) else EnvironmentError.exit_code
 
 
 def curate(options: argparse.Namespace) -> int:

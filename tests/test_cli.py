@@ -11,9 +11,10 @@ import pytest
 from snakemake.cli import parse_args
 from snakemake.utils import available_cpu_count
 
-from linker import cli, run
+from linker import cli, run, verbs
 from linker.config import FaceSettings, Group, LimitSettings, token
 from linker.errors import SettingsError
+from linker.run import Order
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -113,6 +114,23 @@ def test_a_steps_exit_code_and_one_line(tmp_path: Path, error: str, code: int, l
     assert written.startswith("working on r")
     assert ("Traceback" in written) == bool(line)
     assert written.strip().splitlines()[-1].startswith(line or "working")
+
+
+@pytest.mark.parametrize(("error", "code"), [("Diverged('diverged: loss is nan')", 5), ("EnvironmentError('no')", 3)])
+def test_a_training_that_diverged_has_an_exit_code_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, code: int
+) -> None:
+    """Whatever Snakemake makes of the step's; what an earlier run's step said is no matter."""
+    log = tmp_path / "out" / "logs" / "train_speech" / "train_speech.log"
+    words = ["train", "--results", str(tmp_path / "out")]
+
+    def failing(_: Order) -> int:
+        return min(call_failing(tmp_path, f"raise {error}", "--log", str(log)).returncode, 1)
+
+    monkeypatch.setattr(verbs, "run_training", failing)
+    assert cli.main(words) == code
+    monkeypatch.setattr(verbs, "run_training", lambda _: 1)
+    assert cli.main(words) == 3
 
 
 def test_without_a_log_people_see_no_traceback(tmp_path: Path) -> None:

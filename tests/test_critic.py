@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from linker.config import CRITIC_DIR, SAMPLE_RATE_HZ
-from linker.errors import EnvironmentError
+from linker.errors import Diverged, EnvironmentError
 from linker.landmarks import lip_shape
 from linker.media import write_wav
 from linker.model.critic import MARGIN, REACH, SyncCritic, judge_sync, lag_curve, load_critic, log_mel, save_critic
@@ -19,7 +19,6 @@ from linker.synth import visemes
 from linker.synth.speech import Speech, random_speech
 from linker.train import critic as critic_module
 from linker.train.critic import FRAMES, filmed_pieces, lag_loss, seen_lips, train_critic
-from linker.train.fit import Diverged
 
 NEVER_TRAINED = 9_500_000
 

@@ -9,7 +9,14 @@ from linker import errors
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("LinkerError", 1), ("SettingsError", 2), ("ManifestError", 2), ("EnvironmentError", 3), ("RowsFailed", 4)],
+    [
+        ("LinkerError", 1),
+        ("SettingsError", 2),
+        ("ManifestError", 2),
+        ("EnvironmentError", 3),
+        ("RowsFailed", 4),
+        ("Diverged", 5),
+    ],
 )
 def test_exit_codes(name: str, code: int) -> None:
     kind = getattr(errors, name)

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from linker.config import LaunchSettings, TrainSettings
 from linker.crew import launch_job
-from linker.errors import EnvironmentError
+from linker.errors import Diverged, EnvironmentError
 from linker.records import sha256_file
 from linker.train.ahead import Ahead
 from linker.train.curves import draw_curves
-from linker.train.fit import ANEW, ENOUGH, Diverged, Plan, Run, fit, parameter_groups
+from linker.train.fit import ANEW, ENOUGH, Plan, Run, fit, parameter_groups
 from linker.train.journal import Journal, Tally, read_metrics
 from linker.train.ranks import Ranks, cores
 from linker.train.record import write_record
@@ -112,8 +112,9 @@ def test_a_spike_stops_before_it_is_learnt_and_names_its_batch(tmp_path: Path) -
     def loss(number: int) -> tuple[Tensor, dict[str, float]]:
         return line.at.square().mean() * (100 if number == bad else 1), {}
 
-    kept = rf"the last good state is .*state\.pt; run again with a higher train\.spike to go on from there; {ANEW}$"
-    with pytest.raises(Diverged, match=rf"step {bad}: the median of .*; its batch: anna-{bad}; {kept}"):
+    told = rf"^diverged: loss is 100 at step {bad}: the median of .*; its batch: anna-{bad}; the last good state is "
+    do = rf"state\.pt; run again with a higher train\.spike to go on from there; {ANEW}$"
+    with pytest.raises(Diverged, match=f"{told}.*{do}"):
         fit(line, loss, plan, tmp_path, lambda number: [f"anna-{number}"])
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == ENOUGH
     before = line.at.detach().clone()

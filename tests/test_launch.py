@@ -16,7 +16,7 @@ from linker import heartbeat, launch, slurm
 from linker.collect import collect
 from linker.config import GenerateSettings, LaunchSettings
 from linker.crew import launch_job
-from linker.errors import EnvironmentError, RowsFailed
+from linker.errors import Diverged, EnvironmentError, RowsFailed
 from linker.keys import key_of
 from linker.launch import Job, Spread, Vain, Work, executor
 from linker.process import resolved, start_time, visible_gpus
@@ -60,6 +60,12 @@ def test_an_expected_error_comes_back_as_itself(ledger: Path, tmp_path: Path) ->
             LOCAL,
             tmp_path / "jobs",
         )
+
+
+def test_a_divergence_comes_back_as_itself(tmp_path: Path) -> None:
+    task = partial(exec, "from linker.errors import Diverged; raise Diverged('diverged: loss is nan')")
+    with pytest.raises(Diverged, match=r"^diverged: loss is nan$"):
+        launch_job(task, LOCAL, tmp_path / "jobs")
 
 
 def test_a_bug_in_a_worker_names_where_to_look(tmp_path: Path) -> None:

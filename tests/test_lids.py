@@ -14,6 +14,7 @@ from tiny import SMALL_CODEC, small_motion_codec
 
 from linker.backends import load_speech_encoder
 from linker.config import MINI_DIR
+from linker.errors import Diverged
 from linker.model.codec import load_codec
 from linker.model.motion_codec import LIDS_REACH, MotionCodec
 from linker.synth.speech import random_speech
@@ -21,7 +22,6 @@ from linker.synth.video import make_video, save_video
 from linker.train import lids
 from linker.train.codec import twins_of
 from linker.train.dataset import encode_video
-from linker.train.fit import Diverged
 from linker.train.lids import OPEN, Shown, course_of, draw_shown, lids_loss, teach_lids, written
 
 BLINK = np.array([0, 0, 0.4, 1, 0.6, 0, 0], np.float32)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import SMALL_CODEC, small_motion_codec
 
-from linker.errors import EnvironmentError
+from linker.errors import Diverged, EnvironmentError
 from linker.model.codec import FINEST, decode_frames, encode_frames, load_codec, read_portrait, to_pixels
 from linker.model.motion_codec import MotionCodec, identity_grid, laid, moved
 from linker.train import codec as codec_module
@@ -36,7 +36,6 @@ from linker.train.codec import (
     train_codec,
     twins_of,
 )
-from linker.train.fit import Diverged
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from linker import heartbeat
 from linker.config import MINI_DIR, TrainSettings
 from linker.engine import load_engine
-from linker.errors import EnvironmentError
+from linker.errors import Diverged, EnvironmentError
 from linker.media import probe, read_frames
 from linker.model.architecture import Architecture
 from linker.model.lingualinker import LinguaLinker
 from linker.train import steps
 from linker.train.dataset import CALMEST, Windows, liveliness, quickness, union
-from linker.train.fit import Diverged, Plan, fit, rate_at
+from linker.train.fit import Plan, fit, rate_at
 from linker.train.losses import BLINKS, Noising, changes, evened, masked_mean, region_loss
 from linker.train.presets import chosen, deciding
 from linker.train.speech import filter_bank

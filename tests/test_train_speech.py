@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from linker.errors import Diverged
 from linker.synth.crops import CROP_S, MOVES, RATE_HZ, write_pool
 from linker.synth.speech import random_speech
 from linker.synth.visemes import N_VISEMES, motion, viseme_classes
 from linker.train import speech as speech_module
-from linker.train.fit import Diverged
 from linker.train.speech import Listener, Pool, read_pool, speech_loss
 
 

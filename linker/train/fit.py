@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from linker import heartbeat
-from linker.errors import LinkerError
+from linker.errors import DIVERGED, Diverged
 from linker.records import atomic
 from linker.train.journal import Journal, Tally
 from linker.train.ranks import Ranks
@@ -49,10 +49,6 @@ class Plan:
     accumulate: int = 1  # draws of each process whose gradients make a step
     spike: float = 0.0  # times the median loss at which a run stops; 0 = never
     show_every: int = 0  # steps between two looks at what the averaged weights make; 0 = none
-
-
-class Diverged(LinkerError):
-    """The loss or its gradient is not finite, or it spikes; the last good state is kept."""
 
 
 def fit(
@@ -164,7 +160,7 @@ class Run:
         if path.exists():
             kept, there = f"the last good state is {path}", "there"
         do = f"run again with {remedy} to go on from {there}; {ANEW}" if remedy else ANEW
-        return f"loss is {level:.4g} at step {self.step}: {why}{made_of}; {kept}; {do}"
+        return f"{DIVERGED}loss is {level:.4g} at step {self.step}: {why}{made_of}; {kept}; {do}"
 
     def is_due(self, every: int) -> bool:
         """True at every `every`-th step, and at the last one."""
