@@ -148,6 +148,28 @@ def test_a_state_of_other_data_is_not_continued(tmp_path: Path, capsys: pytest.C
     assert [line["step"] for line in read_metrics(tmp_path)] == [5]
 
 
+def test_a_run_goes_on_with_the_next_draw_however_many_made_the_steps_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line, seen = Line(), list[int]()
+
+    def loss(number: int) -> tuple[Tensor, dict[str, float]]:
+        seen.append(number)
+        return line.at.square().mean(), {}
+
+    fit(line, loss, Plan(steps=2, learning_rate=0.1, accumulate=3), tmp_path)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    torch.save(state | {"processes": 3}, tmp_path / "state.pt")
+    fit(line, loss, Plan(steps=4, learning_rate=0.1), tmp_path)
+    assert seen == list(range(8))
+    assert "state.pt: made by 3 processes, goes on with 1: " in capsys.readouterr().err
+    older = {name: value for name, value in state.items() if name not in ("draws", "processes")}
+    torch.save(older, tmp_path / "state.pt")
+    fit(line, loss, Plan(steps=3, learning_rate=0.1, accumulate=3), tmp_path)
+    assert seen[8:] == [6, 7, 8]
+    assert not capsys.readouterr().err.count("processes")
+
+
 def test_samples_are_shown_by_the_averaged_weights(tmp_path: Path) -> None:
     line, seen = Line(), []
 

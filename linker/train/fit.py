@@ -103,7 +103,7 @@ class Run:
         self.model, self.plan, self.folder, self.ranks, self.data = model, plan, folder, ranks, data
         self.optimizer = torch.optim.AdamW(parameter_groups(model, plan), betas=(0.9, 0.99), fused=True)
         self.average = {name: value.detach().clone() for name, value in trained(model)}
-        self.step, self.seconds, self.tally = 0, 0.0, Tally()
+        self.step, self.drawn, self.seconds, self.tally = 0, 0, 0.0, Tally()
         self.recent: list[float] = []
 
     def advance(self, loss_of_draw: LossOfDraw, names_of_draw: NamesOfDraw | None) -> bool:
@@ -131,7 +131,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.optimizer.step()
-        self.step += 1
+        self.step, self.drawn = self.step + 1, draws.stop
         blend(self.average, self.model, min(self.plan.ema, (1 + self.step) / (10 + self.step)))
         self.recent = [*self.recent[1 - RECENT :], level]
         self.seconds += time.monotonic() - began
@@ -139,9 +139,9 @@ class Run:
         return leave > 0
 
     def draws(self) -> range:
-        """The numbers of the draws that make the next step, of all processes."""
-        share = self.ranks.count * self.plan.accumulate
-        return range(self.step * share, (self.step + 1) * share)
+        """The numbers of the draws that make the next step, of all processes: those after what was drawn, by however
+        many."""
+        return range(self.drawn, self.drawn + self.ranks.count * self.plan.accumulate)
 
     def fault(self, level: float, norm: float) -> tuple[str, str] | None:
         """Why the run may not go on with this loss, and what lets it go on where it was; None when it may."""
@@ -187,6 +187,7 @@ class Run:
         if self.ranks.is_first:
             state: dict[str, Any] = {"model": dict(trained(self.model)), "optimizer": self.optimizer.state_dict()}
             state |= {"average": self.average, "step": self.step, "seconds": self.seconds, "recent": self.recent}
+            state |= {"draws": self.drawn, "processes": self.ranks.count}
             with atomic(self.folder / STATE) as temporary:
                 torch.save(state | {"tally": joint.sums, "data": self.data}, temporary)
         self.ranks.wait()
@@ -206,7 +207,11 @@ class Run:
                 self.average[name].copy_(state["average"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.recent = state["step"], state["seconds"], state["recent"]
+        self.drawn = state.get("draws", self.step * len(self.draws()))
         self.tally = Tally(state["tally"]) if self.ranks.is_first else Tally()
+        before, now = state.get("processes", self.ranks.count), self.ranks.count
+        if before != now and self.ranks.is_first:
+            print(f"{path}: made by {before} processes, goes on with {now}: steps are of other sizes", file=sys.stderr)
 
     def put_aside(self, path: Path) -> None:
         """Keep a state that this run does not go on from where it overwrites nothing."""
