@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from linker.train.curves import draw_curves
 from linker.train.fit import ANEW, ENOUGH, Plan, Run, fit, parameter_groups
 from linker.train.journal import Journal, Tally, read_metrics
 from linker.train.ranks import Ranks, cores
-from linker.train.record import write_record
+from linker.train.record import part_of, write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -238,6 +239,29 @@ def test_curves_and_record_tell_what_was_measured(tmp_path: Path) -> None:
     assert told["parts"]["stage2"]["curves"]["region/mouth"] == {"step": [1, 2, 3], "value": [0.2, 0.2, 0.2]}
     assert told["parts"]["stage2"]["versions"]["torch"] == torch.__version__
     assert list((tmp_path / "stage2" / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_record_tells_every_machine_that_took_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that steps were made on, once each; one that only looks at a finished run took none."""
+    line, folder = Line(), tmp_path / "stage2"
+
+    def part_on(processor: str, steps: int, data: str = "") -> dict[str, Any]:
+        monkeypatch.setattr("linker.train.journal.processor", lambda: processor)
+        fit(line, lambda number: (line.at.square().mean(), {}), Plan(steps, 0.1), folder, data=data)
+        return part_of(folder)
+
+    alone = part_on("first", 2)
+    assert (alone["processor"], "machines" in alone) == ("first", False)
+    assert part_on("first", 3).keys() == alone.keys()
+    for steps in (4, 4):
+        joint = part_on("second", steps)
+        assert [each["processor"] for each in joint["machines"]] == ["first", "second"]
+    assert joint["processor"] == "second"
+    assert joint["machines"][1].items() <= joint.items()
+    again = part_on("first", 5)
+    assert [each["processor"] for each in again["machines"]] == ["second", "first"]
+    assert part_on("third", 5) == again
+    assert "machines" not in part_on("third", 5, data="other")
 
 
 def test_a_record_holds_that_of_the_weights_before(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_held_out_people_are_shown_beside_the_truth(held_out: Path, tmp_path: Pa
     model, parts, run = tiny_model(), write_tiny(tmp_path / "start"), tmp_path / "run"
     show = shower(model, held_out, parts, run, torch.float32)
     assert show
-    journal = Journal(run, 0, 1)
+    journal = Journal(run, 0)
     for step in (1, 2):
         show(step, journal)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from linker import heartbeat
 from linker.errors import DIVERGED, Diverged
 from linker.records import atomic
-from linker.train.journal import Journal, Tally
+from linker.train.journal import Journal, Tally, note_machine
 from linker.train.ranks import Ranks
 
 STATE, BEFORE = "state.pt", "state.before.pt"  # the latter of other data or settings
@@ -70,7 +70,9 @@ def fit(
     ranks = Ranks.join()
     run = Run(model, plan, folder, ranks, data)
     run.resume()
-    journal = Journal(folder, run.step, ranks.count) if ranks.is_first else None
+    journal = Journal(folder, run.step) if ranks.is_first else None
+    if journal and run.step < plan.steps:
+        note_machine(folder, run.step, ranks.count)
     with heartbeat.safe_points():
         while run.step < plan.steps:
             asked = run.advance(loss_of_draw, names_of_draw)

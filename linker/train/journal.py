@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from linker.records import atomic, write_json
+from linker.records import atomic, read_json, write_json
 
 METRICS, MACHINE, EVENTS = "metrics.jsonl", "machine.json", "tensorboard"
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "numpy")
@@ -49,14 +49,13 @@ class Tally:
 class Journal:
     """Writes a run's lines and events in `folder`; those after `step`, of a start that was killed, are forgotten."""
 
-    def __init__(self, folder: Path, step: int, processes: int) -> None:
+    def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / METRICS
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
         with atomic(self.path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        write_json(folder / MACHINE, machine(processes))
         self.events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -93,6 +92,14 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
         except ValueError:
             continue
     return lines
+
+
+def note_machine(folder: Path, step: int, processes: int) -> None:
+    """Write down which machine goes on from `step`; where others took part before, all `machines` in their order."""
+    path, now = folder / MACHINE, machine(processes)
+    before = read_json(path) if step and path.is_file() else now
+    others = [each for each in before.pop("machines", [before]) if each != now]
+    write_json(path, now | ({"machines": [*others, now]} if others else {}))
 
 
 def machine(processes: int) -> dict[str, Any]:
