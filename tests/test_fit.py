@@ -149,6 +149,21 @@ def test_a_state_of_other_data_is_not_continued(tmp_path: Path, capsys: pytest.C
     assert [line["step"] for line in read_metrics(tmp_path)] == [5]
 
 
+def test_fewer_steps_than_were_made_are_refused(tmp_path: Path) -> None:
+    """What was trained for longer would be taken for what was asked for."""
+    line = Line()
+
+    def run(steps: int, data: str = "") -> None:
+        fit(line, lambda number: (line.at.square().mean(), {}), Plan(steps, learning_rate=0.1), tmp_path, data=data)
+
+    run(5)
+    with pytest.raises(EnvironmentError, match=r"state\.pt: found step 5, needed at most 4, the steps asked for; ask "):
+        run(4)
+    for steps, data in ((5, ""), (6, ""), (4, "other")):
+        run(steps, data)
+        assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == steps
+
+
 def test_a_run_goes_on_with_the_next_draw_however_many_made_the_steps_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from linker import heartbeat
-from linker.errors import DIVERGED, Diverged
+from linker.errors import DIVERGED, Diverged, EnvironmentError
 from linker.records import atomic
 from linker.train.journal import Journal, Tally, note_machine
 from linker.train.ranks import Ranks
@@ -195,7 +195,8 @@ class Run:
         self.ranks.wait()
 
     def resume(self) -> None:
-        """Put back the state of a killed run, if there is one of the same data; another one is kept beside."""
+        """Put back the state of a killed run, if there is one of the same data; another one is kept beside. Raises
+        EnvironmentError for one that is further than this run is to go."""
         path = self.folder / STATE
         state = torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
         self.ranks.wait()  # until all have read it
@@ -203,6 +204,10 @@ class Run:
             return
         if state.get("data", "") != self.data:
             return self.put_aside(path)
+        made, asked = state["step"], self.plan.steps
+        if made > asked:
+            do = "ask for as many, or delete it to begin this part anew"
+            raise EnvironmentError(f"{path}: found step {made}, needed at most {asked}, the steps asked for; {do}")
         with torch.no_grad():
             for name, value in trained(self.model):
                 value.copy_(state["model"][name])
