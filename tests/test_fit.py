@@ -24,7 +24,7 @@ from linker.errors import Diverged, EnvironmentError
 from linker.records import sha256_file
 from linker.train.ahead import Ahead
 from linker.train.curves import draw_curves
-from linker.train.fit import ANEW, ENOUGH, Plan, Run, fit, parameter_groups
+from linker.train.fit import ANEW, ENOUGH, Plan, Run, fit, parameter_groups, usable
 from linker.train.journal import Journal, Tally, read_metrics
 from linker.train.ranks import Ranks, cores
 from linker.train.record import part_of, write_record
@@ -147,6 +147,40 @@ def test_a_state_of_other_data_is_not_continued(tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "state.before.pt").read_bytes() == finished
     assert torch.equal(first.at, second.at)
     assert [line["step"] for line in read_metrics(tmp_path)] == [5]
+
+
+@pytest.mark.parametrize("broken", ["cut", "empty", "other file", "renamed", "regrouped"])
+def test_a_state_that_cannot_be_used_is_named_with_what_to_do(tmp_path: Path, broken: str) -> None:
+    line, path = Line(), tmp_path / "state.pt"
+    plan = Plan(steps=2, learning_rate=0.1)
+    fit(line, lambda number: (line.at.square().mean(), {}), plan, tmp_path)
+    whole, state = path.read_bytes(), torch.load(path, weights_only=True)
+    contents = {"cut": whole[: len(whole) // 2], "empty": b"", "other file": b"weights"}
+    if broken in contents:
+        path.write_bytes(contents[broken])
+    elif broken == "renamed":
+        torch.save(state | {"model": {"was": state["model"]["at"]}}, path)
+    else:
+        torch.save(state | {"optimizer": torch.optim.AdamW(line.parameters()).state_dict()}, path)
+    told = r"state\.pt: cannot be continued \(\w+(: .+)?\); delete it to begin this part anew$"
+    with pytest.raises(EnvironmentError, match=told):
+        fit(line, lambda number: (line.at.square().mean(), {}), plan, tmp_path)
+
+
+def test_a_state_is_not_blamed_for_a_lack_of_memory(tmp_path: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError), usable(tmp_path / "state.pt"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_state_is_on_the_disk_before_it_is_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line, synced = Line(), list[tuple[int, bool]]()
+
+    def fsync(number: int) -> None:
+        synced.append((os.fstat(number).st_size, (tmp_path / "state.pt").exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    fit(line, lambda number: (line.at.square().mean(), {}), Plan(steps=2, learning_rate=0.1), tmp_path)
+    assert synced == [((tmp_path / "state.pt").stat().st_size, False)]
 
 
 def test_fewer_steps_than_were_made_are_refused(tmp_path: Path) -> None:

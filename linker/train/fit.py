@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from linker import heartbeat
 from linker.errors import DIVERGED, Diverged, EnvironmentError
+from linker.faults import first_line, is_broken, is_out_of_memory
 from linker.records import atomic
 from linker.train.journal import Journal, Tally, note_machine
 from linker.train.ranks import Ranks
@@ -190,15 +192,19 @@ class Run:
             state: dict[str, Any] = {"model": dict(trained(self.model)), "optimizer": self.optimizer.state_dict()}
             state |= {"average": self.average, "step": self.step, "seconds": self.seconds, "recent": self.recent}
             state |= {"draws": self.drawn, "processes": self.ranks.count}
-            with atomic(self.folder / STATE) as temporary:
-                torch.save(state | {"tally": joint.sums, "data": self.data}, temporary)
+            state |= {"tally": joint.sums, "data": self.data}
+            with atomic(self.folder / STATE) as temporary, temporary.open("wb") as stream:
+                torch.save(state, stream)
+                stream.flush()
+                os.fsync(stream.fileno())  # a machine that loses power keeps this state or the one before
         self.ranks.wait()
 
     def resume(self) -> None:
         """Put back the state of a killed run, if there is one of the same data; another one is kept beside. Raises
-        EnvironmentError for one that is further than this run is to go."""
+        EnvironmentError for one that cannot be used, or is further than this run is to go."""
         path = self.folder / STATE
-        state = torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
+        with usable(path):
+            state = torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
         self.ranks.wait()  # until all have read it
         if state is None:
             return
@@ -208,17 +214,21 @@ class Run:
         if made > asked:
             do = "ask for as many, or delete it to begin this part anew"
             raise EnvironmentError(f"{path}: found step {made}, needed at most {asked}, the steps asked for; {do}")
-        with torch.no_grad():
-            for name, value in trained(self.model):
-                value.copy_(state["model"][name])
-                self.average[name].copy_(state["average"][name])
+        with usable(path):
+            self.restore(state)
+        before, now = state.get("processes", self.ranks.count), self.ranks.count
+        if before != now and self.ranks.is_first:
+            print(f"{path}: made by {before} processes, goes on with {now}: steps are of other sizes", file=sys.stderr)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be where a run was when it saved this state."""
+        put(self.model, state["model"])
+        for name, value in self.average.items():
+            value.copy_(state["average"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.recent = state["step"], state["seconds"], state["recent"]
         self.drawn = state.get("draws", self.step * len(self.draws()))
         self.tally = Tally(state["tally"]) if self.ranks.is_first else Tally()
-        before, now = state.get("processes", self.ranks.count), self.ranks.count
-        if before != now and self.ranks.is_first:
-            print(f"{path}: made by {before} processes, goes on with {now}: steps are of other sizes", file=sys.stderr)
 
     def put_aside(self, path: Path) -> None:
         """Keep a state that this run does not go on from where it overwrites nothing."""
@@ -235,6 +245,19 @@ class Run:
             yield
         finally:
             put(self.model, own)
+
+
+@contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """What the block raises for a state that is broken or of another model is EnvironmentError; a lack of memory is no
+    fault of the state."""
+    try:
+        yield
+    except (RuntimeError, LookupError, ValueError, EOFError, UnpicklingError) as error:
+        if is_out_of_memory(error) or is_broken(error):
+            raise
+        do = "delete it to begin this part anew"
+        raise EnvironmentError(f"{path}: cannot be continued ({first_line(error)}); {do}") from error
 
 
 def trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
