@@ -27,6 +27,7 @@ SILENT_S = 5 * BEAT_S  # so long a count stands of who is taken for dead where n
 STOP = "stop"  # beside the signs of life: ids of cancelled jobs
 KEPT = "kept"  # there, too: a worker that has ended had kept something
 DRAIN = Path(".linker", "drain")  # of the results folder: while it is there, nothing is begun
+ON_REQUEST = "ended on request, with all that was made; run again to continue"
 SOFT_S = 2
 _JOB_IDS = ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_ID", "SUBMITIT_LOCAL_JOB_ID")
 
@@ -68,7 +69,7 @@ def leave_if_asked() -> None:
     if _leave:
         _leave()
     if is_draining():
-        raise EnvironmentError("ended on request, with all that was made; run again to continue")
+        raise EnvironmentError(ON_REQUEST)
 
 
 def is_draining() -> bool:

@@ -24,7 +24,7 @@ from linker.errors import Diverged, EnvironmentError
 from linker.records import sha256_file
 from linker.train.ahead import Ahead
 from linker.train.curves import draw_curves
-from linker.train.fit import ANEW, ENOUGH, Plan, Run, fit, parameter_groups, usable
+from linker.train.fit import ANEW, ENOUGH, Plan, Run, fit, leave_together, parameter_groups, usable
 from linker.train.journal import Journal, Tally, read_metrics
 from linker.train.ranks import Ranks, cores
 from linker.train.record import part_of, write_record
@@ -345,6 +345,17 @@ def test_a_run_that_is_to_end_saves_and_leaves(tmp_path: Path, monkeypatch: pyte
     drain.unlink()
     fit(line, loss, plan, tmp_path / "run")
     assert seen == list(range(9))
+
+
+def test_nobody_goes_on_alone_where_all_agreed_to_leave() -> None:
+    """The request is taken back after the other processes have left, while the first one saves."""
+    first, second, alone = (Ranks(index, count, torch.device("cpu")) for index, count in ((0, 2), (1, 2), (0, 1)))
+    with pytest.raises(EnvironmentError, match="ended on request"):
+        leave_together(first, asked=True)
+    with pytest.raises(SystemExit):
+        leave_together(second, asked=True)
+    for ranks, asked in ((alone, True), (first, False), (second, False)):
+        leave_together(ranks, asked)
 
 
 def test_gates_learn_faster_and_matrices_alone_decay() -> None:

@@ -66,7 +66,8 @@ def fit(
 
     `loss_of_draw(number)` draws its own samples and noise from the number; every process takes every count-th of them,
     so that they share a step's draws. `names_of_draw` tells what a draw is made of, `show` looks at the averaged
-    weights. A state of other `data` is not continued. At the end `model` holds the averaged weights. Raises Diverged.
+    weights. A state of other `data` is not continued. At the end `model` holds the averaged weights. Raises Diverged,
+    and EnvironmentError for a state that cannot be continued or where the run was asked to end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ranks = Ranks.join()
@@ -93,11 +94,14 @@ def fit(
 
 
 def leave_together(ranks: Ranks, asked: bool) -> None:
-    """Leave where a checkpoint waits: the first process has the job queued again, the others just end."""
+    """Leave where a checkpoint waits: the first process has the job queued again, the others just end. Raises
+    EnvironmentError where the run was asked to end."""
     if asked and not ranks.is_first:
         sys.exit(0)
     if asked:
         heartbeat.leave_if_asked()
+    if asked and ranks.count > 1:  # the request was taken back meanwhile, but the others have left
+        raise EnvironmentError(heartbeat.ON_REQUEST)
 
 
 class Run:
