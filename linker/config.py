@@ -18,12 +18,13 @@ SAMPLE_RATE_HZ = 16_000  # what the speech encoder hears
 FACE_PX = 512  # side of the square portrait crop
 EYES_Y, MOUTH_Y = 0.4375, 0.672  # where crops have their eyes and mouth, in training and at work, shares of the side
 REGIONS = ("head", "mouth", "eyes")  # the order of every per-region tensor
-# Of what curation measures of a video, of drawn training videos, of codec and speech encoder, of encoded videos:
-# raise a number when what they hold changes, and all are made anew.
+# Of what curation measures of a video, of drawn training videos, of codec, speech encoder and sync critic, of encoded
+# videos: raise a number when what they hold changes, and all are made anew.
 MEASURED_FORM = 3
 DRAWN_FORM = 5
 CODEC_FORM = 3
 SPEECH_FORM = 2
+CRITIC_FORM = 1
 ENCODED_FORM = 4
 PACKAGE_DIR = Path(__file__).resolve().parent
 ROOT_DIR = PACKAGE_DIR.parent

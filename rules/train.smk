@@ -188,6 +188,7 @@ rule train_critic:
     threads: workflow.cores
     params:
         settings=training("critic_pieces", "critic_shards", "critic_steps"),
+        form=CRITIC_FORM,
     message:
         "train_critic"
     shell:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from linker.config import CRITIC_DIR, SAMPLE_RATE_HZ
+from linker.config import CRITIC_DIR, CRITIC_FORM, SAMPLE_RATE_HZ
 from linker.errors import Diverged, EnvironmentError
 from linker.landmarks import lip_shape
 from linker.media import write_wav
@@ -102,7 +102,8 @@ def test_training_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("linker.train.fit.Plan.save_every", 2)
     whole = train_critic(tmp_path / "whole", 4, 4, batch=3)
     (tmp_path / "killed").mkdir()
-    (tmp_path / "killed" / "pool.npz").write_bytes((tmp_path / "whole" / "pool.npz").read_bytes())
+    pool = f"pool.{CRITIC_FORM}.4.npz"
+    (tmp_path / "killed" / pool).write_bytes((tmp_path / "whole" / pool).read_bytes())
     train_critic(tmp_path / "killed", 4, 2, batch=3)
     save_critic(whole, tmp_path / "critic.safetensors")
     again = load_critic(tmp_path / "critic.safetensors")
@@ -117,22 +118,71 @@ def test_a_loss_that_is_not_finite_names_its_pieces(tmp_path: Path, monkeypatch:
         train_critic(tmp_path, 4, 4, batch=2)
 
 
-def test_curated_footage_joins_the_training(tmp_path: Path) -> None:
+def write_shard(folder: Path, **changed: bytes) -> np.ndarray:
+    """One segment of shards, its members but for those `changed`; its landmarks."""
     points = np.random.default_rng(0).uniform(0, 512, (FRAMES + 9, 478, 2)).astype(np.float32)
-    stream, wav = io.BytesIO(), tmp_path / "a.wav"
+    stream, wav = io.BytesIO(), folder / "a.wav"
     np.save(stream, points)
     write_wav(wav, np.zeros((FRAMES + 9) * 640, np.float32), SAMPLE_RATE_HZ)
-    with tarfile.open(tmp_path / "train-000000.tar", "w") as tar:
-        for name, content in (("a.landmarks.npy", stream.getvalue()), ("a.wav", wav.read_bytes())):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    mels, lips = filmed_pieces(tmp_path)
-    assert mels.shape == (1, 4 * FRAMES, 40)
-    assert np.allclose(lips[0], lip_shape(points[:FRAMES]), rtol=0.2)  # the unit is the whole segment's
+    members = {"landmarks": stream.getvalue(), "wav": wav.read_bytes()} | changed
+    with tarfile.open(folder / "train-000000.tar", "w") as tar:
+        for name, content in members.items():
+            if content:
+                member = tarfile.TarInfo({"landmarks": "a.landmarks.npy", "wav": "a.wav"}[name])
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return points
+
+
+def test_curated_footage_joins_the_training(tmp_path: Path) -> None:
+    points = write_shard(tmp_path)
+    filmed = filmed_pieces(tmp_path)
+    assert filmed.mels.shape == (1, 4 * FRAMES, 40)
+    assert np.allclose(filmed.lips[0], lip_shape(points[:FRAMES]), rtol=0.2)  # the unit is the whole segment's
     train_critic(tmp_path / "state", 4, 1, batch=4, shards=tmp_path)
     with pytest.raises(EnvironmentError, match="linker curate"):
         filmed_pieces(tmp_path / "state")
+
+
+def test_filmed_pieces_are_named_by_what_they_hold(tmp_path: Path) -> None:
+    write_shard(tmp_path)
+    (one,) = filmed_pieces(tmp_path).names
+    write_shard(tmp_path, wav=(tmp_path / "a.wav").read_bytes()[:-2] + b"xy")
+    (other,) = filmed_pieces(tmp_path).names
+    assert (one != other, one[:2], one[-13:]) == (True, "a.", " from frame 0")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"wav": b""}, r"train-000000\.tar: a has no \.wav; curate"),
+        ({"wav": b"no sound at all"}, r"train-000000\.tar: a cannot be read \(Error: "),
+        ({"landmarks": b"no array"}, r"train-000000\.tar: a cannot be read \(ValueError: "),
+    ],
+)
+def test_a_broken_segment_is_named(tmp_path: Path, changed: dict[str, bytes], told: str) -> None:
+    write_shard(tmp_path, **changed)
+    with pytest.raises(EnvironmentError, match=told):
+        filmed_pieces(tmp_path)
+
+
+def test_a_shard_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    write_shard(tmp_path)
+    shard = tmp_path / "train-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:100_000])
+    with pytest.raises(EnvironmentError, match=r"train-000000\.tar: cannot be read \(.*\); curate the footage again"):
+        filmed_pieces(tmp_path)
+
+
+def test_other_pieces_begin_the_training_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shard(tmp_path)
+    anew = list[bool]()
+    for count, shards in ((4, None), (4, None), (6, None), (6, tmp_path), (6, tmp_path)):
+        train_critic(tmp_path / "state", count, 1, batch=4, shards=shards)
+        anew.append("starting anew" in capsys.readouterr().err)
+    assert anew == [False, False, True, True, False]
+    with np.load(tmp_path / "state" / f"pool.{CRITIC_FORM}.6.npz") as pool:
+        assert len(pool["mels"]) == 6
 
 
 def test_other_files_are_refused_by_name(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from linker.config import (
     CODEC_FORM,
     CRITIC_DIR,
+    CRITIC_FORM,
     DRAWN_FORM,
     ENCODED_FORM,
     MEASURED_FORM,

@@ -6,10 +6,9 @@ lags, and which of the other pieces, the lips belong to.
 
 from __future__ import annotations
 
+import hashlib
 import io
-import tarfile
 import wave
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,18 +18,21 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from linker.config import FPS, SAMPLE_RATE_HZ
+from linker.config import CRITIC_FORM, FPS, SAMPLE_RATE_HZ
 from linker.errors import EnvironmentError
+from linker.faults import first_line
 from linker.landmarks import lip_shape
 from linker.model.critic import LIP_CHANNELS, MARGIN, MEL_BANDS, MELS_A_FRAME, REACH, SyncCritic, log_mel
 from linker.records import atomic
 from linker.synth import visemes
 from linker.synth.speech import random_speech
 from linker.train.fit import Plan, fit
+from linker.train.footage import Segment, read_segments
 
 PIECE_S = 4.4
 FRAMES = round(PIECE_S * FPS)
 FIRST_SEED = 3_000_000
+KINDS = ("landmarks.npy", "wav")  # of a segment's members, that are read
 BELONGING = 10.0  # evidence from which lips and sound are said to belong together
 
 
@@ -47,43 +49,53 @@ def write_pool(path: Path, count: int, seed: int = FIRST_SEED) -> None:
         np.savez(temporary, mels=mels, mouths=mouths)
 
 
-def filmed_pieces(shards: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Pieces of curated footage: mels (n, 4 T, 40) and lip_shape (n, T, 4), of the training split's segments alone.
+@dataclass(frozen=True)
+class Filmed:
+    """Pieces of curated footage: mels (n, 4 T, 40), lip_shape (n, T, 4), and names that change with their content."""
 
-    Raises EnvironmentError where `shards` holds no train-*.tar with a segment as long as a piece.
+    mels: np.ndarray
+    lips: np.ndarray
+    names: list[str]
+
+
+def filmed_pieces(shards: Path) -> Filmed:
+    """The pieces of the training split's segments.
+
+    Raises EnvironmentError where `shards` holds no train-*.tar with a segment as long as a piece, or a broken one.
     """
-    mels, lips = [], []
-    for landmarks, samples in _filmed(shards):
-        shape = lip_shape(landmarks)
+    mels, lips, names = [], [], []
+    for segment in read_segments(sorted(shards.glob("train-*.tar")), KINDS[:1]):
+        landmarks, samples = _filmed(segment)
+        shape, name = lip_shape(landmarks), segment.name(KINDS)
         for first in range(0, len(shape) - FRAMES + 1, FRAMES):
             heard = samples[first * SAMPLE_RATE_HZ // FPS : (first + FRAMES) * SAMPLE_RATE_HZ // FPS]
             mels.append(log_mel(torch.from_numpy(heard), FRAMES).numpy())
             lips.append(shape[first : first + FRAMES])
+            names.append(f"{name} from frame {first}")
     if not mels:
         raise EnvironmentError(
             f"{shards}: found no train-*.tar with a segment of {PIECE_S} s; `linker curate` writes them"
         )
-    return np.stack(mels), np.stack(lips).astype(np.float32)
+    return Filmed(np.stack(mels), np.stack(lips).astype(np.float32), names)
 
 
-def _filmed(shards: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Landmarks (T, 478, 2) and samples (n,) of each segment."""
-    for path in sorted(shards.glob("train-*.tar")):
-        with tarfile.open(path) as tar:
-            members = {member.name: member for member in tar}
-            for name in sorted(name for name in members if name.endswith(".landmarks.npy")):
-                files = [tar.extractfile(members[part]) for part in (name, name.replace(".landmarks.npy", ".wav"))]
-                points, sound = (io.BytesIO(file.read()) for file in files if file is not None)
-                with wave.open(sound) as stream:
-                    pcm = np.frombuffer(stream.readframes(stream.getnframes()), "<i2")
-                yield np.load(points, allow_pickle=False), pcm.astype(np.float32) / 32768
+def _filmed(segment: Segment) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks (T, 478, 2) and samples (n,) of a segment. Raises EnvironmentError for what curate did not write so."""
+    points, sound = (io.BytesIO(segment.read(kind)) for kind in KINDS)
+    try:
+        with wave.open(sound) as stream:
+            pcm = np.frombuffer(stream.readframes(stream.getnframes()), "<i2")
+        return np.load(points, allow_pickle=False), pcm.astype(np.float32) / 32768
+    except (ValueError, EOFError, wave.Error) as error:
+        why = f"cannot be read ({first_line(error)})"
+        raise EnvironmentError(f"{segment.shard}: {segment.key} {why}; curate the footage again") from None
 
 
 def train_critic(folder: Path, count: int, steps: int, batch: int = 40, shards: Path | None = None) -> SyncCritic:
     """Train on `count` spoken pieces and, where `shards` of curated footage are named, as many filmed ones a step;
     resumable state in `folder`."""
     filmed = filmed_pieces(shards) if shards else None
-    pool_file = folder / "pool.npz"
+    pool_file = folder / f"pool.{CRITIC_FORM}.{count}.npz"
     if not pool_file.exists():
         write_pool(pool_file, count)
     with np.load(pool_file) as pool:
@@ -101,7 +113,9 @@ def train_critic(folder: Path, count: int, steps: int, batch: int = 40, shards: 
         return lag_loss(said, sounds, rng)
 
     plan = Plan(steps=steps, learning_rate=2e-3, warmup=100, ema=0.995)
-    fit(critic, loss_of_step, plan, folder, lambda step: draw(step)[0].names)
+    digest = hashlib.sha256(" ".join(filmed.names).encode()).hexdigest() if filmed else "none"
+    data = f"{CRITIC_FORM}: {count} pieces, filmed: {digest}"
+    fit(critic, loss_of_step, plan, folder, lambda step: draw(step)[0].names, data=data)
     return critic.eval()
 
 
@@ -116,7 +130,7 @@ class Drawn:
 
 def draw_pieces(
     spoken: tuple[np.ndarray, np.ndarray],
-    filmed: tuple[np.ndarray, np.ndarray] | None,
+    filmed: Filmed | None,
     batch: int,
     rng: np.random.Generator,
 ) -> Drawn:
@@ -129,10 +143,10 @@ def draw_pieces(
     heard = np.stack([heard_mel(mels[row], mels[other], rng) for row, other in zip(rows, crowd, strict=True)])
     if filmed:
         half = batch // 2
-        chosen = rng.integers(0, len(filmed[0]), half)
-        names[:half] = [f"filmed piece {i}" for i in chosen]
-        heard[:half] = [heard_mel(filmed[0][i], filmed[0][i], rng) for i in chosen]
-        lips[:half] = filmed[1][chosen] * rng.uniform(0.7, 1.3, (half, 1, 1))
+        chosen = rng.integers(0, len(filmed.mels), half)
+        names[:half] = [filmed.names[i] for i in chosen]
+        heard[:half] = [heard_mel(filmed.mels[i], filmed.mels[i], rng) for i in chosen]
+        lips[:half] = filmed.lips[chosen] * rng.uniform(0.7, 1.3, (half, 1, 1))
     return Drawn(torch.from_numpy(lips), torch.from_numpy(heard), names)
 
 

@@ -41,15 +41,17 @@ class Segment:
     key: str
     places: dict[str, tuple[int, int]]
 
-    def name(self) -> str:
-        """Its key, and a digest of all that training reads of it: a segment that was cut or aligned anew has another
-        name."""
+    def name(self, kinds: tuple[str, ...] = KINDS) -> str:
+        """Its key, and a digest of all that is read of it: a segment that was cut or aligned anew has another name."""
         content = hashlib.sha256()
-        for kind in KINDS:
+        for kind in kinds:
             content.update(hashlib.sha256(self.read(kind)).digest())
         return f"{self.key}.{content.hexdigest()[:16]}"
 
     def read(self, kind: str) -> bytes:
+        """A member's bytes. Raises EnvironmentError where the segment lacks it."""
+        if kind not in self.places:
+            raise EnvironmentError(f"{self.shard}: {self.key} has no .{kind}; curate the footage again")
         offset, size = self.places[kind]
         with self.shard.open("rb") as stream:
             stream.seek(offset)
@@ -65,8 +67,9 @@ class Decoded:
     masks: np.ndarray
 
 
-def read_segments(shards: list[Path]) -> list[Segment]:
-    """The whole segments of shards, by their tables of contents. Raises EnvironmentError for what is no tar."""
+def read_segments(shards: list[Path], kinds: tuple[str, ...] = KINDS) -> list[Segment]:
+    """The segments of shards that have members of all `kinds`, by their tables of contents. Raises EnvironmentError for
+    what is no whole tar."""
     found = []
     for shard in shards:
         places: dict[str, dict[str, tuple[int, int]]] = {}
@@ -78,8 +81,7 @@ def read_segments(shards: list[Path]) -> list[Segment]:
                         places.setdefault(name["key"], {})[name["kind"]] = (member.offset_data, member.size)
         except (OSError, tarfile.TarError) as error:
             raise EnvironmentError(f"{shard}: cannot be read ({error}); curate the footage again") from None
-        whole = {key: kinds for key, kinds in sorted(places.items()) if all(kind in kinds for kind in KINDS)}
-        found += [Segment(shard, key, kinds) for key, kinds in whole.items()]
+        found += [Segment(shard, key, members) for key, members in sorted(places.items()) if members.keys() >= {*kinds}]
     return found
 
 
