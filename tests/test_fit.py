@@ -23,7 +23,7 @@ from linker.crew import launch_job
 from linker.errors import Diverged, EnvironmentError
 from linker.records import sha256_file
 from linker.train.ahead import Ahead
-from linker.train.curves import draw_curves
+from linker.train.curves import draw_curves, kinds_of
 from linker.train.fit import ANEW, ENOUGH, Plan, Run, fit, leave_together, parameter_groups, usable
 from linker.train.journal import Journal, Tally, read_metrics
 from linker.train.ranks import Ranks, cores
@@ -288,6 +288,20 @@ def test_curves_and_record_tell_what_was_measured(tmp_path: Path) -> None:
     assert told["parts"]["stage2"]["curves"]["region/mouth"] == {"step": [1, 2, 3], "value": [0.2, 0.2, 0.2]}
     assert told["parts"]["stage2"]["versions"]["torch"] == torch.__version__
     assert list((tmp_path / "stage2" / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_every_measure_has_a_kind_of_curve() -> None:
+    """The speech encoder's too, and what is of none is not left out without a word."""
+    told = {"step": 1, "loss": 2.0, "accuracy": 0.5, "off/open": 1.0, "noise/999": 1.0}
+    told |= {"alpha/head": 0.1, "gate/head": 0.9}
+    assert kinds_of([told]) == {
+        "loss": ["loss"],
+        "measured": ["accuracy", "off/open"],
+        "gate": ["alpha/head", "gate/head"],
+        "noise": ["noise/999"],
+    }
+    with pytest.raises(ValueError, match="far/open is of no kind"):
+        kinds_of([told | {"far/open": 1.0}])
 
 
 def test_a_record_tells_every_machine_that_took_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from linker.records import atomic
 
 KINDS = ("loss", "region", "noise", "gate", "measured", "gradient", "seconds")
-KIND = {"loss": "loss", "alpha": "gate", "grad_norm": "gradient", "step_s": "seconds", "data_s": "seconds"}
+KIND = {"loss": "loss", "alpha": "gate", "off": "measured", "grad_norm": "gradient"}
+KIND |= {"step_s": "seconds", "data_s": "seconds"}
 TITLES = {
     "region": "error by region",
     "noise": "error by timestep",
@@ -43,11 +44,13 @@ def draw_curves(runs: dict[str, Lines], path: Path) -> None:
 
 
 def kinds_of(lines: Lines) -> dict[str, list[str]]:
-    """The names that were measured, by kind."""
+    """The names that were measured, by kind. Raises ValueError for a name of no kind, which would not be drawn."""
     found: dict[str, list[str]] = {}
     for name in sorted({name for line in lines for name in line} - set(UNSEEN)):
         kind = name.partition("/")[0]
         kind = KIND.get(kind, kind if "/" in name else "measured")
+        if kind not in KINDS:
+            raise ValueError(f"{name} is of no kind: found {kind}, needed one of {', '.join(KINDS)}")
         found.setdefault(kind, []).append(name)
     return found
 
