@@ -59,9 +59,9 @@ def opened(shard: Path, ledger: Path, settings: GenerateSettings) -> Iterator[Qu
     queue.sweep()
     if left := len(queue.left()):
         held = ", ".join(sorted(queue.holders()))
-        why = f"rows left to who works on them elsewhere ({held}); run again when that has ended"
-        ended = "rows left, ended on request; run again to continue"
-        raise EnvironmentError(f"{left} {ended if queue.is_draining() or not held else why}")
+        if held and not queue.is_draining():
+            raise EnvironmentError(f"{left} rows are made elsewhere, by {held}; run again when that has ended")
+        raise EnvironmentError(f"ended on request with {left} rows left; run again to continue")
 
 
 class Queue:

@@ -9,8 +9,6 @@ from typing import NamedTuple
 from linker.checkpoint import check_folder
 from linker.config import MINI_DIR, TrainSettings
 from linker.errors import EnvironmentError, SettingsError
-from linker.model.architecture import MINI
-from linker.model.card import read_architecture
 
 
 class TrainPreset(NamedTuple):
@@ -82,6 +80,9 @@ def refuse_useless_training(settings: TrainSettings) -> None:
 
 def _check_size(folder: Path, settings: TrainSettings) -> None:
     """A model is trained as its own size is, and on pictures of its own size."""
+    from linker.model.architecture import MINI
+    from linker.model.card import read_architecture
+
     arch = read_architecture(folder)
     if arch.size in TRAIN_PRESETS and arch.size != settings.preset:
         found = f"train.start holds a model of size {arch.size}, train.preset is {settings.preset}"
