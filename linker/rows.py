@@ -60,7 +60,7 @@ def opened(shard: Path, ledger: Path, settings: GenerateSettings) -> Iterator[Qu
     if left := len(queue.left()):
         held = ", ".join(sorted(queue.holders()))
         if held and not queue.is_draining():
-            raise EnvironmentError(f"{left} rows are made elsewhere, by {held}; run again when that has ended")
+            raise EnvironmentError(f"{left} rows left, which {held} makes; run again when that has ended")
         raise EnvironmentError(f"ended on request with {left} rows left; run again to continue")
 
 

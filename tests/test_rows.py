@@ -264,7 +264,7 @@ def test_who_died_elsewhere_is_known_by_standing_still(
                 publish(lease)
 
     try:
-        with pytest.raises(EnvironmentError, match="1 rows are made elsewhere, by alive; run again"):
+        with pytest.raises(EnvironmentError, match="1 rows left, which alive makes; run again when"):
             make_the_rest()
     finally:
         ended.set()
