@@ -48,6 +48,7 @@ STEPS = {
     "encode_footage": "linker.train.steps",
     "train_stage1": "linker.train.steps",
     "train_stage2": "linker.train.steps",
+    "train_joint": "linker.train.steps",
     "train_critic": "linker.train.steps",
     "list_footage": "linker.curate.steps",
     "measure_video": "linker.curate.measure",
@@ -60,7 +61,7 @@ STEPS = {
     "check_curation": "linker.curate.check",
 }
 SPREAD = ("encode_footage", "train_stage1", "train_stage2")  # by one process a GPU
-LAUNCHED = ("generate", "train_codec", "train_speech", "encode_videos", *SPREAD)  # see `launch`
+LAUNCHED = ("generate", "train_codec", "train_speech", "encode_videos", "train_joint", *SPREAD)  # see `launch`
 
 PLAIN = (Path, str, int, float)  # kinds of a step's arguments; the others are groups of settings, and lists
 

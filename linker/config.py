@@ -266,7 +266,8 @@ class TrainSettings(Group):
     data_seed: int = Field(0, ge=0, le=2**31 - 1, description="of the first drawn video; the next ones follow")
     videos: int = Field(1200, ge=4, le=1_000_000, description="drawn training videos of about 2 s")
     stills: str = Field(
-        "", description="folder of portraits that are set in motion in two of five drawn videos; empty = drawn people"
+        "",
+        description="folder of portraits, set in motion in two of five drawn videos (each in one of ten); empty = none",
     )
     utterances: int = Field(5000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
     codec_steps: int = Field(4000, ge=1, le=10_000_000, description="steps of the image codec; shut lids: 3/10 more")
@@ -283,6 +284,8 @@ class TrainSettings(Group):
         le=4096,
         description="windows of 12 + 4 frames of a step and process in stage 2; empty = the preset's",
     )
+    joint_videos: int = Field(300, ge=4, le=1_000_000, description="further videos, the speech encoder trained along")
+    joint_steps: int = Field(400, ge=1, le=10_000_000, description="steps of that last part of a training from nothing")
     accumulate: int = Field(1, ge=1, le=1024, description="batches whose gradients make one step")
     checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

@@ -151,10 +151,10 @@ rule train_stage2:
         codec=part_config("codec"),
         speech=part_config("speech"),
     output:
-        weights=f"training/{SETTINGS.train.preset}/lingualinker.json",
-        record=f"training/{SETTINGS.train.preset}/record.json",
+        weights=f"{STAGE2_DIR}/lingualinker.json",
+        record=f"{STAGE2_DIR}/record.json",
         curves=report(
-            f"training/{SETTINGS.train.preset}/curves.png",
+            f"{STAGE2_DIR}/curves.png",
             caption="../workflow/report/curves.rst",
             category="Training",
         ),
@@ -174,6 +174,35 @@ rule train_stage2:
         "python -P -m linker.cli train_stage2 --log {log:q} --encoded {input.encoded:q} --stage1 {input.stage1:q}"
         " --codec {input.codec:q} --speech {input.speech:q} --weights {output.weights:q} --record {output.record:q}"
         " --curves {output.curves:q} --settings {params.settings:q}"
+
+
+rule train_joint:
+    input:
+        stage2="training/stage2/lingualinker.json",
+    output:
+        weights=f"{JOINT_DIR}/lingualinker.json",
+        record=f"{JOINT_DIR}/record.json",
+        curves=report(
+            f"{JOINT_DIR}/curves.png",
+            caption="../workflow/report/curves.rst",
+            category="Training",
+        ),
+    log:
+        "logs/train_joint/train_joint.log",
+    benchmark:
+        "benchmarks/train_joint/train_joint.jsonl"
+    localrule: True
+    conda:
+        "../environment.yml"
+    threads: launched_threads()
+    params:
+        settings=token(SETTINGS.train),
+        form=f"{DRAWN_FORM} {ENCODED_FORM}",
+    message:
+        "train_joint"
+    shell:
+        "python -P -m linker.cli train_joint --log {log:q} --stage2 {input.stage2:q} --weights {output.weights:q}"
+        " --record {output.record:q} --curves {output.curves:q} --settings {params.settings:q}"
 
 
 rule train_critic:

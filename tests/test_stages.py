@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tiny import TINY, tiny_model, write_encoded
+from tiny import TINY, tiny_model, tiny_speech, write_encoded
 
 from linker.config import TrainSettings
+from linker.model.audio_context import encode_speech
 from linker.train import stages
 from linker.train.dataset import Windows
+from linker.train.joint import Joint
 from linker.train.journal import read_metrics
 from linker.train.losses import Noising
 from linker.train.stages import Stage, by_noise, draw, stage_1, stage_2, stage_loss, train_stage
@@ -48,6 +51,48 @@ def test_a_killed_stage_ends_like_one_that_was_not(
     pairs = zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
     assert not torch.equal(whole.denoising.conv_out.weight, tiny_model().denoising.conv_out.weight)
+
+
+def test_a_killed_joint_part_ends_like_one_that_was_not(
+    encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nets and speech encoder."""
+    together = replace(WINDOWS, name="joint")
+
+    def train(folder: Path) -> dict[str, torch.Tensor]:
+        model, encoder = tiny_model().train(), tiny_speech()
+        train_stage(model, together, encoded, folder, encoder=encoder)
+        return {**model.state_dict(), **encoder.state_dict()}
+
+    whole, real = train(tmp_path / "whole"), stages.stage_loss
+    losses = iter([real] * 3)
+    monkeypatch.setattr(stages, "stage_loss", lambda *given: next(losses)(*given))
+    with pytest.raises(StopIteration):
+        train(tmp_path / "killed")
+    monkeypatch.setattr(stages, "stage_loss", real)
+    resumed = train(tmp_path / "killed")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    first = {**tiny_model().state_dict(), **tiny_speech().state_dict()}
+    changed = {name for name, value in whole.items() if not torch.equal(value, first[name])}
+    assert {"denoising.conv_out.weight", "feature_extractor.conv_layers.0.conv.weight"} <= changed
+    assert {name for name in first if name.startswith("encoder.layers.0") and name.endswith("weight")} <= changed
+
+
+def test_an_encoder_that_is_trained_along_hears_what_the_nets_were_given_before(tmp_path: Path) -> None:
+    """Before its first step, it makes of the recordings the very features that the videos were encoded with."""
+    folder = write_encoded(tmp_path / "encoded", 5)
+    for path in folder.glob("*.npz"):
+        with np.load(path) as video:
+            arrays = dict(video)
+        arrays["speech"] = encode_speech(tiny_speech(), arrays["samples"].astype(np.float32), 24)[0].detach().numpy()
+        np.savez(path, **arrays)
+    windows, both = Windows(folder, TINY), Joint(tiny_model(), tiny_speech())
+    for number in range(6):
+        drawn = (number, 2, 12, 0.5, 7)
+        batch = windows.batch(*drawn[:3], 0.05, *drawn[3:])
+        made = both.hear(windows.sounds(*drawn))
+        assert torch.allclose(made, batch.speech, atol=1e-5)
+        assert made.requires_grad
 
 
 def test_gates_are_told_of_draws_alone(encoded: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from linker.synth.motion import rest
 from linker.synth.portrait import draw_portrait
 from linker.synth.video import make_video, still_of
 from linker.train import steps
-from linker.train.stills import read_stills
+from linker.train.stills import VIDEO_PX, find_stills, read_stills
 
 
 @pytest.fixture
@@ -41,14 +41,22 @@ def test_faces_are_kept_and_the_others_named(folder: Path, tmp_path: Path) -> No
 
 def test_two_of_five_videos_set_a_still_in_motion(folder: Path, tmp_path: Path) -> None:
     faces = read_stills(folder, tmp_path / "cache").faces
-    kinds = [still_of(seed, faces) is not None for seed in range(0, 5_000_000, 100_000)]
+    kinds = [still_of(seed, faces * 4) is not None for seed in range(0, 5_000_000, 100_000)]
     assert 0.2 < np.mean(kinds) < 0.6
+    assert 0.05 < np.mean([still_of(seed, faces) is not None for seed in range(1000)]) < 0.15
     seed = kinds.index(True) * 100_000
-    video, again = (make_video(seed, 256, (0.6, 0.7), still=still_of(seed, faces)) for _ in range(2))
+    video, again = (make_video(seed, 256, (0.6, 0.7), still=still_of(seed, faces * 4)) for _ in range(2))
     assert video.style == "still"
     assert np.array_equal(video.frames, again.frames)
     assert video.frames.shape[1:] == (256, 256, 3)
     assert video.masks.shape[1:] == (3, 16, 16)
+
+
+def test_where_no_folder_is_named_a_photograph_of_a_package_is_found(folder: Path, tmp_path: Path) -> None:
+    found = find_stills(TrainSettings(), tmp_path / "cache")
+    assert found.faces[0].render(rest(1)).shape[1:] == (VIDEO_PX, VIDEO_PX, 3)
+    assert find_stills(TrainSettings(), tmp_path / "cache").digest == found.digest
+    assert find_stills(TrainSettings(stills=str(folder)), tmp_path / "cache").digest not in ("", found.digest)
 
 
 def test_a_folder_without_faces_is_refused(tmp_path: Path) -> None:

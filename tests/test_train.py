@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import AutoencoderDC
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import TINY, tiny_codec
 from torch import Tensor, nn
 
@@ -273,12 +274,13 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     monkeypatch.setattr(steps, "use_cores", lambda: None)
     settings = TrainSettings(
         videos=4, utterances=16, codec_steps=1, speech_steps=1, stage1_steps=1, stage1_batch=1, stage2_steps=1,
-        stage2_batch=1,
+        stage2_batch=1, joint_videos=4, joint_steps=1,
     )  # fmt: skip
     at = {name: tmp_path / name for name in ("videos/videos.json", "encoded/encoded.json", "stage1/lingualinker.json")}
     videos, encoded, stage1 = at.values()
     codec, speech = tmp_path / "weights/codec/config.json", tmp_path / "weights/speech/config.json"
-    weights, record, curves = (tmp_path / "mini" / name for name in ("lingualinker.json", "record.json", "curves.png"))
+    names = ("lingualinker.json", "record.json", "curves.png")
+    weights, record, curves = (tmp_path / "stage2" / name for name in names)
     steps.draw_videos(videos, settings)
     steps.train_codec(videos, codec, settings)
     steps.train_speech(speech, settings)
@@ -297,12 +299,18 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     steps.train_stage2(encoded, stage1, codec, speech, weights, record, curves, settings)
     from linker.config import GenerateSettings
 
+    joint = [tmp_path / "mini" / name for name in names]
+    steps.train_joint(weights, *joint, settings)
+    before, after = (load_file(path.parent / "speech" / "model.safetensors") for path in (weights, joint[0]))
+    assert any(not torch.equal(value, after[name]) for name, value in before.items())
+    weights, record, curves = joint
     engine = load_engine(GenerateSettings(weights=str(weights.parent)))
     assert engine.model.arch.latent_std
     assert len(list(videos.parent.glob("*.npz"))) == 4
     card, told = json.loads(weights.read_text())["training"], json.loads(record.read_text())
     assert card["record"] == record.name
-    assert set(told["parts"]) == {"codec", "lids", "speech", "stage1", "stage2"}
+    assert set(told["parts"]) == {"codec", "lids", "speech", "stage1", "stage2", "joint"}
+    assert told["hours"] == pytest.approx(sum(part["hours"] for part in told["parts"].values()), rel=1e-3)
     assert curves.stat().st_size > 10_000
     samples = tmp_path / "stage2" / "samples"
     with Image.open(samples / "0000001.png") as grid:
@@ -324,6 +332,7 @@ def test_the_plain_command_trains_what_is_embedded() -> None:
         "speech": now["speech_steps"],
         "stage1": now["stage1_steps"],
         "stage2": now["stage2_steps"],
+        "joint": now["joint_steps"],
     }
 
 

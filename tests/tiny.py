@@ -51,6 +51,7 @@ def write_encoded(folder: Path, count: int) -> Path:
         arrays |= {"masks": rng.random((24, 3, 8, 8)) / 3, "still": rng.standard_normal((4, 8, 8))}
         arrays |= {"reference": rng.standard_normal((4, 8, 8))}
         arrays["latents"][:, 0] = number
+        arrays["samples"] = 0.1 * rng.standard_normal(24 * 640)
         told = {name: value.astype(np.float16) for name, value in arrays.items()}
         np.savez(folder / f"video{number}.npz", portrait=np.zeros((32, 32, 3), np.uint8), **told)
     return folder

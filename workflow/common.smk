@@ -307,6 +307,12 @@ def training(*names):
     return json.dumps({name: getattr(SETTINGS.train, name) for name in names}, sort_keys=True)
 
 
+# Of a training from nothing, stage 2 has a last part, which makes the model; else the model is stage 2's.
+FROM_NOTHING = SETTINGS.train.preset == "mini" and not SETTINGS.train.start
+STAGE2_DIR = f"training/{'stage2' if FROM_NOTHING else SETTINGS.train.preset}"
+JOINT_DIR = f"training/{SETTINGS.train.preset if FROM_NOTHING else 'joint'}"
+
+
 def part_config(part):
     """Input function: the image codec or the speech encoder, from the checkpoint that training starts from or trained."""
 

@@ -22,7 +22,8 @@ from linker.synth.portrait import STYLES, Portrait, draw_portrait
 from linker.synth.regions import region_masks
 from linker.synth.warp import StillPortrait
 
-STILLS = 0.4  # share of videos that set a still in motion, where there are any
+STILLS = 0.4  # share of videos that set a still in motion, where there are enough of them
+STILL = 0.1  # most of the videos that set the same still in motion
 TWINS = 2  # training videos, their seeds one after the other, in which other faces do the same (decision 0016)
 MASK_PX = 16  # side of the stored region masks; a latent of the mini model has as many places
 
@@ -88,7 +89,8 @@ def make_video(
 def still_of(seed: int, stills: Sequence[StillPortrait]) -> StillPortrait | None:
     """The picture that video `seed` sets in motion, if it does."""
     rng = np.random.default_rng([seed, 13])
-    return stills[int(rng.integers(len(stills)))] if stills and rng.random() < STILLS else None
+    share = min(STILLS, STILL * len(stills))
+    return stills[int(rng.integers(len(stills)))] if stills and rng.random() < share else None
 
 
 def who(seed: int, size_px: int, still: StillPortrait | None) -> tuple[str, Portrait | StillPortrait]:

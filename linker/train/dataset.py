@@ -34,7 +34,7 @@ CALMEST = 0.4  # of the motion in a window's preceding frames against the truth
 LIVELY_OF = 12  # starts of a window of which the one with the liveliest lids is taken
 LIVELY_SHARE = 0.7  # of windows that are taken so
 ACTING = ("scales", "ranges")  # of head, mouth and eyes; footage has none and is taken as it is
-KNOWN = (*ACTING, "blink")  # what drawn videos know beside pictures and sound
+KNOWN = (*ACTING, "blink", "samples")  # what is kept of drawn videos beside what networks make of them
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,16 @@ def encode_videos(videos: Path, codec: torch.nn.Module, encoder: torch.nn.Module
                 print(f"encode_videos {first}/{len(missing)}", file=sys.stderr)
 
 
+@dataclass(frozen=True)
+class Sound:
+    """What a window hears: its video's recording (n,) at 16 kHz, how many frames that has, and which of them the window
+    and its context take."""
+
+    samples: np.ndarray
+    frames: int
+    heard: np.ndarray
+
+
 class Windows:
     """Encoded videos as they lie on disk, however many there are, and the batches drawn from them."""
 
@@ -175,22 +185,28 @@ class Windows:
         """The names of the videos that batch `number` is made of."""
         return [self.files[rng.integers(len(self.files))].stem for rng in self._rngs(number, size, seed)]
 
+    def sounds(self, number: int, size: int, frames: int, start_share: float, seed: int = 0) -> list[Sound]:
+        """What the windows of that batch hear, as it was recorded."""
+        found = []
+        for rng in self._rngs(number, size, seed):
+            video, start, _ = self._place(rng, frames, start_share)
+            length = len(video["latents"])
+            found.append(Sound(video["samples"].astype(np.float32), length, self._heard(start, frames, length)))
+        return found
+
     def _rngs(self, number: int, size: int, seed: int) -> list[np.random.Generator]:
         return [np.random.default_rng([seed, sample]) for sample in range(number * size, (number + 1) * size)]
 
     def _sample(self, rng: np.random.Generator, frames: int, start_share: float) -> tuple[np.ndarray, ...]:
-        video = self.open(self.files[int(rng.integers(len(self.files)))])
-        latents, length = video["latents"], len(video["latents"])
-        opening = rng.random() < start_share
-        start = 0 if opening else self._start(rng, video, frames)
+        video, start, opening = self._place(rng, frames, start_share)
+        latents = video["latents"]
         if opening:  # a clip's first window: the portrait, repeated
             preceding = np.repeat(self.normal(video["still"])[None], self.arch.preceding, axis=0)
         else:  # what was generated is never quite clean and often too calm, which must not calm what follows
             calm = rng.uniform(CALMEST, 1.0) if rng.random() < 0.5 else 1.0
             preceding = calm * self.normal(latents[start - self.arch.preceding : start])
             preceding = preceding + rng.uniform(0, 0.15) * rng.standard_normal(preceding.shape)
-        reach = self.arch.audio_context // 2
-        heard = np.clip(np.arange(start - reach, start + frames + reach), 0, length - 1)
+        heard = self._heard(start, frames, len(latents))
         scales, ranges = acting_of(video)
         masks = ranged(union(video["masks"][start : start + frames].astype(np.float32)), ranges)
         target, reference = self.normal(latents[start : start + frames]), self.normal(video["reference"])
@@ -198,6 +214,19 @@ class Windows:
         blink = blink_of(video)[start : start + frames]
         preceding, speech = preceding.astype(np.float32), video["speech"][heard]
         return target, reference, portrait, preceding, masks, scales, ranges, speech, blink
+
+    def _place(
+        self, rng: np.random.Generator, frames: int, start_share: float
+    ) -> tuple[Mapping[str, np.ndarray], int, bool]:
+        """Which video a sample is of, the frame its window begins with, and whether that opens a clip."""
+        video = self.open(self.files[int(rng.integers(len(self.files)))])
+        opening = rng.random() < start_share
+        return video, 0 if opening else self._start(rng, video, frames), opening
+
+    def _heard(self, start: int, frames: int, length: int) -> np.ndarray:
+        """The frames that a window and its context hear, the ends repeated."""
+        reach = self.arch.audio_context // 2
+        return np.clip(np.arange(start - reach, start + frames + reach), 0, length - 1)
 
     def _start(self, rng: np.random.Generator, video: Mapping[str, np.ndarray], frames: int) -> int:
         """Where a window begins: for most of them where, of a few draws, the lids are liveliest. Blinks are rare and

@@ -33,6 +33,14 @@ def write_record(path: Path, settings: TrainSettings, runs: dict[str, Path], dat
     })  # fmt: skip
 
 
+def extend_record(path: Path, before: Path, settings: TrainSettings, run: Path, data: str) -> None:
+    """The record `before`, and one more part, which learnt from `data`."""
+    told = read_json(before)
+    parts = told["parts"] | {run.name: part_of(run) | {"data": data}}
+    told["settings"] = settings.model_dump(mode="json") | chosen(settings)._asdict()
+    write_json(path, told | {"hours": rounded(sum(part["hours"] for part in parts.values())), "parts": parts})
+
+
 def part_of(folder: Path) -> dict[str, Any]:
     """What a run's folder tells."""
     lines = read_metrics(folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from linker.backends import load_speech_encoder
 from linker.config import FPS, PRESETS, SAMPLE_RATE_HZ, GenerateSettings
@@ -32,22 +32,29 @@ SHOWN = 6  # frames of each video in the grid
 @dataclass(frozen=True)
 class HeldOut:
     """A video that is not trained on: its first frames (T, S, S, 3), its region masks (3, h, w), its scales and ranges
-    (3,), its speech (T, D), and the same speech to be heard."""
+    (3,), its speech (n,) at 16 kHz, and the same to be heard."""
 
     name: str
     frames: np.ndarray
     masks: Tensor
     scales: Tensor
     ranges: Tensor
-    speech: Tensor
+    samples: np.ndarray
     wav: Path
 
 
-def shower(model: LinguaLinker, held_out: Path, parts: Path, folder: Path, dtype: torch.dtype) -> Show | None:
+def shower(
+    model: LinguaLinker,
+    held_out: Path,
+    parts: Path,
+    folder: Path,
+    dtype: torch.dtype,
+    encoder: nn.Module | None = None,
+) -> Show | None:
     """What shows the state of `model` in `folder`/samples, by the videos in `held_out` and the codec and speech encoder
-    in `parts`; None where nothing is held out."""
+    in `parts` (or the `encoder` that is trained along); None where nothing is held out."""
     device, frames = next(model.parameters()).device, WINDOWS * model.arch.window
-    engine = engine_of(model, parts, device, dtype)
+    engine = engine_of(model, parts, device, dtype, encoder)
     files = [path for path in frame_files(held_out) if len(np.load(path, mmap_mode="r")) >= frames]
     videos = [read_held_out(path, frames, engine, folder / "samples") for path in files]
     if not videos:
@@ -64,12 +71,14 @@ def shower(model: LinguaLinker, held_out: Path, parts: Path, folder: Path, dtype
     return show
 
 
-def engine_of(model: LinguaLinker, parts: Path, device: torch.device, dtype: torch.dtype) -> Engine:
+def engine_of(
+    model: LinguaLinker, parts: Path, device: torch.device, dtype: torch.dtype, encoder: nn.Module | None = None
+) -> Engine:
     """The net in training, as generation uses a finished one."""
     codec = load_codec(parts / "codec", model.arch.latent_channels).to(device).to(memory_format=torch.channels_last)
-    speech = load_speech_encoder(parts / "speech", model.arch.speech_dim).to(device)
+    speech = encoder or load_speech_encoder(parts / "speech", model.arch.speech_dim).to(device).requires_grad_(False)
     recipe = Recipe(parts, "", model.arch, device, dtype, 1, GenerateSettings())
-    return Engine(recipe, model, codec.requires_grad_(False), speech.requires_grad_(False))
+    return Engine(recipe, model, codec.requires_grad_(False), speech)
 
 
 @torch.no_grad()
@@ -82,10 +91,9 @@ def read_held_out(path: Path, frames: int, engine: Engine, folder: Path) -> Held
         samples = truth["samples"].astype(np.float32)[: frames * SAMPLE_RATE_HZ // FPS]
     folder.mkdir(parents=True, exist_ok=True)
     write_wav(folder / f"{name}.wav", samples, SAMPLE_RATE_HZ)
-    speech = encode_speech(engine.speech, samples, frames)[0]
     shown = np.array(np.load(path, mmap_mode="r")[:frames])
     regions, often, far = (torch.from_numpy(values).to(engine.device) for values in (masks, scales, ranges))
-    return HeldOut(name, shown, regions, often, far, speech, folder / f"{name}.wav")
+    return HeldOut(name, shown, regions, often, far, samples, folder / f"{name}.wav")
 
 
 @torch.no_grad()
@@ -96,13 +104,14 @@ def sampled(video: HeldOut, engine: Engine) -> np.ndarray:
     how = Sampling(preset.steps, preset.guidance_scale, preset.sampler)
     portrait = engine.read_portrait(video.frames[0])
     conditions = clip_conditions(portrait, video, engine)
+    speech = encode_speech(engine.speech, video.samples, len(video.frames))[0]
     reach, previous, pictures = arch.audio_context // 2, None, []
     for number in range(WINDOWS):
         heard = torch.arange(number * arch.window - reach, (number + 1) * arch.window + reach)
         window = Windows(
             numbers=(number,),
             seeds=(0,),
-            speech=video.speech[heard.clamp(0, len(video.speech) - 1)][None],
+            speech=speech[heard.clamp(0, len(speech) - 1)][None],
             preceding=preceding_frames(model, conditions.still, previous),
             follows=(previous is not None,),
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from linker.config import TrainSettings
 from linker.model.lingualinker import LinguaLinker
@@ -18,6 +18,7 @@ from linker.train.ahead import Ahead
 from linker.train.dataset import Batch, Windows
 from linker.train.fit import Plan, fit
 from linker.train.gates import watched
+from linker.train.joint import Joint
 from linker.train.losses import Noising, changes, evened, region_loss
 from linker.train.presets import chosen
 from linker.train.ranks import Ranks, mixed, training_dtype
@@ -27,6 +28,7 @@ from linker.train.seen import Seen
 NEW_IN_STAGE_2 = ("*motion_modules*", "*.transformer_blocks.*.norm2.*", "*attn2*", "*.gate.*", "audio.*")
 
 
+CALMER = 1 / 6  # of the preset's learning rate, in the joint part
 NOISE_LEVELS = {"0-249": 250, "250-499": 500, "500-749": 750, "750-998": 999, "999": 1000}  # name -> timesteps below
 
 
@@ -69,6 +71,13 @@ def stage_2(settings: TrainSettings) -> Stage:
         "stage2", 12, preset.stage2_batch, plan, NEW_IN_STAGE_2 if preset.only_new else ("*",),
         seen_weight=preset.seen_weight, seen_from=0.0 if settings.start else preset.seen_from, **shared(settings),
     )  # fmt: skip
+
+
+def joint(settings: TrainSettings) -> Stage:
+    """The end of stage 2 at mini size: with the speech encoder, calmly (decision 0025)."""
+    preset = chosen(settings)
+    plan = replace(plan_of(settings, settings.joint_steps, ema=0.99), learning_rate=CALMER * preset.learning_rate)
+    return Stage("joint", 12, preset.stage2_batch, plan, ("*",), seen_weight=preset.seen_weight, **shared(settings))
 
 
 def plan_of(settings: TrainSettings, steps: int, ema: float) -> Plan:
@@ -128,19 +137,26 @@ def batch_conditions(model: LinguaLinker, batch: Batch, single: bool) -> Conditi
 
 
 def train_stage(
-    model: LinguaLinker, stage: Stage, cache: Path, folder: Path, parts: Path | None = None, data: str = ""
+    model: LinguaLinker,
+    stage: Stage,
+    cache: Path,
+    folder: Path,
+    parts: Path | None = None,
+    data: str = "",
+    encoder: nn.Module | None = None,
 ) -> None:
     """Run a stage on the encoded videos in `cache`; a killed run continues from `folder`. With the folder that holds
     their codec and speech encoder in `parts`, it shows what it makes of the videos in `cache`/held_out; a stage that
-    weighs what is seen cannot do without."""
+    weighs what is seen cannot do without. A speech encoder that is given is trained along."""
     if stage.seen_weight and not parts:
         raise ValueError(f"{stage.name} weighs what is seen: `parts` is needed, the folder that holds the codec")
     ranks = Ranks.join()
     choose_parameters(model, stage)
-    model.to(ranks.device)
+    both = Joint(model, encoder) if encoder else None
+    (both or model).to(ranks.device)
     show = None
     if parts and stage.plan.show_every and ranks.is_first:
-        show = shower(model, cache / "held_out", parts, folder, training_dtype(stage.dtype, ranks.device))
+        show = shower(model, cache / "held_out", parts, folder, training_dtype(stage.dtype, ranks.device), encoder)
     model.reference.checkpointing = model.denoising.checkpointing = stage.checkpointing
     windows, noising = Windows(cache, model.arch), Noising(ranks.device)
     print(f"{stage.name}: {len(windows.files)} videos, {stage.plan.steps} steps, {ranks.count} x", file=sys.stderr)
@@ -152,6 +168,9 @@ def train_stage(
         def loss_of_draw(number: int) -> tuple[Tensor, dict[str, float]]:
             gates.forget()
             drawn = draws(number)
+            if both:
+                sounds = windows.sounds(number, stage.batch, stage.frames, stage.start_share, stage.seed)
+                drawn = replace(drawn, batch=replace(drawn.batch, speech=both.hear(sounds)))
             judge = seen if number >= unseen else None
             loss, parts = stage_loss(model, stage, noising, judge, drawn, ranks.device)
             told = {"data_s": draws.waited_s, "frames": stage.batch * stage.frames}
@@ -160,8 +179,8 @@ def train_stage(
         def names_of_draw(number: int) -> list[str]:
             return windows.videos_of(number, stage.batch, stage.seed)
 
-        fit(model, loss_of_draw, stage.plan, folder, names_of_draw, show, data)
-    model.cpu()
+        fit(both or model, loss_of_draw, stage.plan, folder, names_of_draw, show, data)
+    (both or model).cpu()
 
 
 def stage_loss(

@@ -23,7 +23,7 @@ from linker.backends import load_speech_encoder
 from linker.config import CODEC_FORM, DRAWN_FORM, ENCODED_FORM, TrainSettings
 from linker.errors import EnvironmentError
 from linker.model.architecture import MINI, Architecture
-from linker.model.card import read_card
+from linker.model.card import read_card, weights_hash
 from linker.model.codec import load_codec
 from linker.model.critic import save_critic
 from linker.model.lingualinker import LinguaLinker, read_architecture
@@ -43,9 +43,9 @@ from linker.train.journal import read_metrics
 from linker.train.lids import teach_lids
 from linker.train.presets import deciding
 from linker.train.ranks import Ranks, cores
-from linker.train.record import write_record
-from linker.train.stages import stage_1, stage_2, train_stage
-from linker.train.stills import Stills, read_stills
+from linker.train.record import extend_record, write_record
+from linker.train.stages import joint, stage_1, stage_2, train_stage
+from linker.train.stills import Stills, find_stills, read_stills
 
 LIDS_SHARE = 0.3  # steps that shut lids are taught, a share of the codec's
 HELD_OUT = 4  # videos that samples are made of, and that are not trained on
@@ -56,12 +56,18 @@ def draw_videos(videos: Path, settings: TrainSettings, processes: int = 1) -> No
     """Draw and speak the training videos into the folder of the listing `videos`."""
     folder, held_out = videos.parent, videos.parent.with_name("encoded") / "held_out"
     found = read_stills(Path(settings.stills), folder.with_name("stills")) if settings.stills else Stills()
-    made_of = f"{__version__} {DRAWN_FORM} {settings.data_seed} {found.digest}"
-    for part, count, seed in ((folder, settings.videos, 0), (held_out, HELD_OUT, HELD_OUT_SEED)):
-        keep_only(part, made_of)
-        draw_range(part, count, seed + settings.data_seed, stills=found.faces, processes=processes)
+    made_of = draw_set(folder, held_out, settings.videos, settings.data_seed, found, processes)
     told = {"stills": len(found.faces), "skipped": found.skipped, "made_of": made_of}
     write_json(videos, {"videos": settings.videos, "first_seed": settings.data_seed} | told)
+
+
+def draw_set(folder: Path, held_out: Path, count: int, first: int, stills: Stills, processes: int) -> str:
+    """Draw `count` videos into `folder`, and a few that are not trained on; what they are made of."""
+    made_of = f"{__version__} {DRAWN_FORM} {first} {stills.digest}"
+    for part, number, seed in ((folder, count, first), (held_out, HELD_OUT, HELD_OUT_SEED + first)):
+        keep_only(part, made_of)
+        draw_range(part, number, seed, stills=stills.faces, processes=processes)
+    return made_of
 
 
 def train_codec(videos: Path, codec: Path, settings: TrainSettings) -> None:
@@ -210,6 +216,39 @@ def train_stage2(
     write_record(record, settings, runs, data)
     told = {"stage": 2, "record": record.name, **settings.model_dump(), **begun_with(stage1)}
     model.save_pretrained(weights.parent, told, torch.float16)
+
+
+def train_joint(stage2: Path, weights: Path, record: Path, curves: Path, settings: TrainSettings) -> None:
+    """The end of a training from nothing: the checkpoint whose card is `stage2` and its speech encoder, together, on
+    videos of people who come after those of the other parts. `weights`, `record` and `curves` as of stage 2, of all."""
+    use_cores()
+    start, state = stage2.parent, weights.parent.with_name("joint")
+    model, encoder = LinguaLinker.from_pretrained(start), load_speech_encoder(start / "speech")
+    made_of = prepare_joint(start, state, encoder, settings)
+    data = f"{made_of} {deciding(settings, 'stage2')}"
+    train_stage(model.train(), joint(settings), state / "encoded", state, start, data, encoder)
+    encoder.save_pretrained(state / "speech")
+    for part in (start / "codec", state / "speech"):
+        copy_part(part, weights.parent / part.name)
+    runs = {name: start.with_name("weights") / f"{name}.state" for name in ("codec", "lids", "speech")}
+    runs |= {folder.name: folder for folder in (start.with_name("stage1"), start, state)}
+    draw_curves({name: read_metrics(folder) for name, folder in runs.items()}, curves)
+    extend_record(record, start / record.name, settings, state, data)
+    model.save_pretrained(weights.parent, {"stage": 2, "record": record.name, **settings.model_dump()}, torch.float16)
+
+
+def prepare_joint(start: Path, folder: Path, encoder: torch.nn.Module, settings: TrainSettings) -> str:
+    """Draw that part's videos below `folder` and encode them by the networks of the checkpoint `start`; what all of it
+    was made of."""
+    videos, encoded, device = folder / "videos", folder / "encoded", Ranks.join().device
+    first = settings.data_seed + settings.videos
+    found = find_stills(settings, folder / "stills")
+    drawn_of = draw_set(videos, encoded / "held_out", settings.joint_videos, first, found, cores())
+    made_of = hashlib.sha256(f"{ENCODED_FORM} {drawn_of} {weights_hash(start)}".encode()).hexdigest()
+    keep_only(encoded, made_of)
+    net = load_codec(start / "codec").to(device).to(memory_format=torch.channels_last)
+    encode_range(videos, net, encoder.to(device), encoded)
+    return made_of
 
 
 def begun_with(card: Path | None) -> dict[str, Any]:

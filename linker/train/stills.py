@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from linker.config import FaceSettings, LimitSettings
+from linker.config import FaceSettings, LimitSettings, TrainSettings
 from linker.errors import EnvironmentError
 from linker.face import crop_face
 from linker.records import read_json, sha256_file
@@ -27,6 +27,21 @@ class Stills:
     faces: list[StillPortrait] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     digest: str = ""
+
+
+def find_stills(settings: TrainSettings, cache: Path) -> Stills:
+    """Those of the user's folder; where none is named, the photograph that every installation has: Grace Hopper by
+    James S. Davis, US Navy, in the public domain, among matplotlib's sample data. Raises EnvironmentError."""
+    if settings.stills:
+        return read_stills(Path(settings.stills), cache)
+    from matplotlib.cbook import get_sample_data
+
+    photograph = Path(get_sample_data("grace_hopper.jpg", asfileobj=False))
+    digest = sha256_file(photograph)
+    found = read_still(photograph, cache / digest[:16])
+    if isinstance(found, str):
+        raise EnvironmentError(f"{photograph}: {found}; give portraits of your own, train.stills")
+    return Stills([found], [], digest)
 
 
 def read_stills(folder: Path, cache: Path) -> Stills:
