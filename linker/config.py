@@ -267,7 +267,7 @@ class TrainSettings(Group):
     videos: int = Field(1200, ge=4, le=1_000_000, description="drawn training videos of about 2 s")
     stills: str = Field(
         "",
-        description="folder of portraits, set in motion in two of five drawn videos (each in one of ten); empty = none",
+        description="folder of portraits for 2 of 5 videos, each for up to 1 of 10; empty = a photograph at the end",
     )
     utterances: int = Field(5000, ge=16, le=1_000_000, description="2 s pieces of speech for the speech encoder")
     codec_steps: int = Field(4000, ge=1, le=10_000_000, description="steps of the image codec; shut lids: 3/10 more")

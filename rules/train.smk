@@ -2,7 +2,8 @@
 
 Inputs: none, or the shards of `train.shards` and the checkpoint of `train.start`. Outputs: training/{preset}/ (the
 checkpoint that `generate.weights` takes), by way of videos, codec and speech encoder where none are given, encoded videos
-and the two stages. Every step keeps its state and goes on where it was killed.
+and the two stages; where all begins from nothing, stage 2 has a last part in which the speech encoder
+is trained along. Every step keeps its state and goes on where it was killed.
 """
 
 
@@ -179,6 +180,7 @@ rule train_stage2:
 rule train_joint:
     input:
         stage2="training/stage2/lingualinker.json",
+        before="training/stage2/record.json",
     output:
         weights=f"{JOINT_DIR}/lingualinker.json",
         record=f"{JOINT_DIR}/record.json",
@@ -201,8 +203,8 @@ rule train_joint:
     message:
         "train_joint"
     shell:
-        "python -P -m linker.cli train_joint --log {log:q} --stage2 {input.stage2:q} --weights {output.weights:q}"
-        " --record {output.record:q} --curves {output.curves:q} --settings {params.settings:q}"
+        "python -P -m linker.cli train_joint --log {log:q} --stage2 {input.stage2:q} --before {input.before:q}"
+        " --weights {output.weights:q} --record {output.record:q} --curves {output.curves:q} --settings {params.settings:q}"
 
 
 rule train_critic:

@@ -14,8 +14,8 @@ from linker.config import TrainSettings
 from linker.model.audio_context import encode_speech
 from linker.train import stages
 from linker.train.dataset import Windows
-from linker.train.joint import Joint
 from linker.train.journal import read_metrics
+from linker.train.listening import Joint
 from linker.train.losses import Noising
 from linker.train.stages import Stage, by_noise, draw, stage_1, stage_2, stage_loss, train_stage
 

@@ -300,7 +300,7 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     from linker.config import GenerateSettings
 
     joint = [tmp_path / "mini" / name for name in names]
-    steps.train_joint(weights, *joint, settings)
+    steps.train_joint(weights, record, *joint, settings)
     before, after = (load_file(path.parent / "speech" / "model.safetensors") for path in (weights, joint[0]))
     assert any(not torch.equal(value, after[name]) for name, value in before.items())
     weights, record, curves = joint
@@ -310,6 +310,7 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
     card, told = json.loads(weights.read_text())["training"], json.loads(record.read_text())
     assert card["record"] == record.name
     assert set(told["parts"]) == {"codec", "lids", "speech", "stage1", "stage2", "joint"}
+    assert told["parts"]["joint"]["stills"] == ["grace_hopper.jpg"]
     assert told["hours"] == pytest.approx(sum(part["hours"] for part in told["parts"].values()), rel=1e-3)
     assert curves.stat().st_size > 10_000
     samples = tmp_path / "stage2" / "samples"

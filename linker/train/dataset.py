@@ -21,7 +21,7 @@ from linker.model.audio_context import encode_speech
 from linker.model.codec import encode_frames, read_portrait
 from linker.model.masks import ranged_masks
 from linker.model.motion_codec import MotionCodec
-from linker.records import atomic
+from linker.records import atomic, sweep_up
 from linker.train.codec import RESTING_SHARE, frame_files
 from linker.train.lids import OPEN as OPEN_LIDS
 from linker.train.lids import written
@@ -130,6 +130,7 @@ def keep_only(folder: Path, made_of: str) -> None:
 
 def encode_videos(videos: Path, codec: torch.nn.Module, encoder: torch.nn.Module, cache: Path) -> None:
     """Encode every video that is not in `cache` yet; several at a time on a GPU, which one alone would not fill."""
+    sweep_up(cache)
     targets = {path: cache / path.name.replace(".frames.npy", ".npz") for path in frame_files(videos)}
     missing = [path for path, target in targets.items() if not target.exists()]
 

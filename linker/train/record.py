@@ -33,10 +33,10 @@ def write_record(path: Path, settings: TrainSettings, runs: dict[str, Path], dat
     })  # fmt: skip
 
 
-def extend_record(path: Path, before: Path, settings: TrainSettings, run: Path, data: str) -> None:
-    """The record `before`, and one more part, which learnt from `data`."""
+def extend_record(path: Path, before: Path, settings: TrainSettings, run: Path, more: dict[str, Any]) -> None:
+    """The record `before`, and one more part, with what `more` there is to tell of it."""
     told = read_json(before)
-    parts = told["parts"] | {run.name: part_of(run) | {"data": data}}
+    parts = told["parts"] | {run.name: part_of(run) | more}
     told["settings"] = settings.model_dump(mode="json") | chosen(settings)._asdict()
     write_json(path, told | {"hours": rounded(sum(part["hours"] for part in parts.values())), "parts": parts})
 

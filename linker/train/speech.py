@@ -1,8 +1,8 @@
 """The mini model's speech encoder: XLS-R's own class made small, warmed up until it hears phonemes.
 
 The paper takes XLS-R as it is. At mini size there is nothing to take, so a small Wav2Vec2 learns to name the viseme of
-every 20 ms of synthetic speech in many languages, and to tell how a face moves with it (decision 0021); stage 2 then
-freezes it, as it freezes XLS-R.
+every 20 ms of synthetic speech in many languages, and to tell how a face moves with it (decision 0021). Stage 2 freezes
+it, as it freezes XLS-R, until its last part trains both together (listening.py).
 """
 
 from __future__ import annotations

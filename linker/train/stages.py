@@ -1,4 +1,5 @@
-"""The paper's two stages (section 4.1). A stage is a value: what it trains, how many frames, how long."""
+"""The paper's two stages (section 4.1), and how the second ends at mini size. A stage is a value: what it
+trains, how many frames, how long."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from linker.train.ahead import Ahead
 from linker.train.dataset import Batch, Windows
 from linker.train.fit import Plan, fit
 from linker.train.gates import watched
-from linker.train.joint import Joint
+from linker.train.listening import Joint
 from linker.train.losses import Noising, changes, evened, region_loss
 from linker.train.presets import chosen
 from linker.train.ranks import Ranks, mixed, training_dtype

@@ -23,7 +23,7 @@ from linker.backends import load_speech_encoder
 from linker.config import CODEC_FORM, DRAWN_FORM, ENCODED_FORM, TrainSettings
 from linker.errors import EnvironmentError
 from linker.model.architecture import MINI, Architecture
-from linker.model.card import read_card, weights_hash
+from linker.model.card import read_card
 from linker.model.codec import load_codec
 from linker.model.critic import save_critic
 from linker.model.lingualinker import LinguaLinker, read_architecture
@@ -218,14 +218,15 @@ def train_stage2(
     model.save_pretrained(weights.parent, told, torch.float16)
 
 
-def train_joint(stage2: Path, weights: Path, record: Path, curves: Path, settings: TrainSettings) -> None:
+def train_joint(stage2: Path, before: Path, weights: Path, record: Path, curves: Path, settings: TrainSettings) -> None:
     """The end of a training from nothing: the checkpoint whose card is `stage2` and its speech encoder, together, on
-    videos of people who come after those of the other parts. `weights`, `record` and `curves` as of stage 2, of all."""
+    videos of people who come after those of the other parts. `before` is the record of those parts; `weights`, `record`
+    and `curves` are of all."""
     use_cores()
     start, state = stage2.parent, weights.parent.with_name("joint")
     model, encoder = LinguaLinker.from_pretrained(start), load_speech_encoder(start / "speech")
-    made_of = prepare_joint(start, state, encoder, settings)
-    data = f"{made_of} {deciding(settings, 'stage2')}"
+    found = find_stills(settings, state / "stills")
+    data = f"{prepare_joint(start, state, encoder, settings, found)} {deciding(settings, 'stage2')}"
     train_stage(model.train(), joint(settings), state / "encoded", state, start, data, encoder)
     encoder.save_pretrained(state / "speech")
     for part in (start / "codec", state / "speech"):
@@ -233,18 +234,19 @@ def train_joint(stage2: Path, weights: Path, record: Path, curves: Path, setting
     runs = {name: start.with_name("weights") / f"{name}.state" for name in ("codec", "lids", "speech")}
     runs |= {folder.name: folder for folder in (start.with_name("stage1"), start, state)}
     draw_curves({name: read_metrics(folder) for name, folder in runs.items()}, curves)
-    extend_record(record, start / record.name, settings, state, data)
+    extend_record(record, before, settings, state, {"data": data, "stills": found.names})
     model.save_pretrained(weights.parent, {"stage": 2, "record": record.name, **settings.model_dump()}, torch.float16)
 
 
-def prepare_joint(start: Path, folder: Path, encoder: torch.nn.Module, settings: TrainSettings) -> str:
+def prepare_joint(start: Path, folder: Path, encoder: torch.nn.Module, settings: TrainSettings, stills: Stills) -> str:
     """Draw that part's videos below `folder` and encode them by the networks of the checkpoint `start`; what all of it
     was made of."""
     videos, encoded, device = folder / "videos", folder / "encoded", Ranks.join().device
-    first = settings.data_seed + settings.videos
-    found = find_stills(settings, folder / "stills")
-    drawn_of = draw_set(videos, encoded / "held_out", settings.joint_videos, first, found, cores())
-    made_of = hashlib.sha256(f"{ENCODED_FORM} {drawn_of} {weights_hash(start)}".encode()).hexdigest()
+    first, count = settings.data_seed + settings.videos, settings.joint_videos
+    drawn_of = draw_set(videos, encoded / "held_out", count, first, stills, cores())
+    heartbeat.advance()
+    networks = json.dumps(read_card(start)["files"], sort_keys=True)  # not the card: it names settings of no weight
+    made_of = hashlib.sha256(f"{ENCODED_FORM} {drawn_of} {count} {networks}".encode()).hexdigest()
     keep_only(encoded, made_of)
     net = load_codec(start / "codec").to(device).to(memory_format=torch.channels_last)
     encode_range(videos, net, encoder.to(device), encoded)

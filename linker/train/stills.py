@@ -14,6 +14,7 @@ from linker.config import FaceSettings, LimitSettings, TrainSettings
 from linker.errors import EnvironmentError
 from linker.face import crop_face
 from linker.records import read_json, sha256_file
+from linker.synth.video import STILL
 from linker.synth.warp import StillPortrait
 
 KINDS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
@@ -22,9 +23,10 @@ VIDEO_PX = 256  # side of the frames they are rendered to
 
 @dataclass(frozen=True)
 class Stills:
-    """The faces that were found, what was skipped and why, and a digest of the pictures."""
+    """The faces that were found and their pictures' names, what was skipped and why, and a digest of the pictures."""
 
     faces: list[StillPortrait] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     digest: str = ""
 
@@ -41,7 +43,7 @@ def find_stills(settings: TrainSettings, cache: Path) -> Stills:
     found = read_still(photograph, cache / digest[:16])
     if isinstance(found, str):
         raise EnvironmentError(f"{photograph}: {found}; give portraits of your own, train.stills")
-    return Stills([found], [], digest)
+    return Stills([found], [photograph.name], [], digest)
 
 
 def read_stills(folder: Path, cache: Path) -> Stills:
@@ -49,20 +51,21 @@ def read_stills(folder: Path, cache: Path) -> Stills:
     `cache`. Raises EnvironmentError where there is none."""
     if not folder.is_dir():
         raise EnvironmentError(f"train.stills: found no folder {folder}; give one with portraits, or leave it empty")
-    faces, skipped, digests = [], [], []
+    faces, names, skipped, digests = [], [], [], [f"{STILL}"]
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS):
         digest = sha256_file(path)
         found = read_still(path, cache / digest[:16])
         if isinstance(found, str):
             skipped.append(f"{path.name}: {found}")
-            print(f"draw_videos skips {skipped[-1]}", file=sys.stderr)
+            print(f"train.stills: skipped {skipped[-1]}", file=sys.stderr)
         else:
             faces.append(found)
+            names.append(path.name)
             digests.append(digest)
     if not faces:
         why = f" ({skipped[0]})" if skipped else ""
         raise EnvironmentError(f"train.stills: {folder} has no picture with one face{why}; give other portraits")
-    return Stills(faces, skipped, hashlib.sha256(" ".join(digests).encode()).hexdigest())
+    return Stills(faces, names, skipped, hashlib.sha256(" ".join(digests).encode()).hexdigest())
 
 
 def read_still(path: Path, cache: Path) -> StillPortrait | str:
