@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderDC
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import TINY, tiny_codec
+from tiny import TINY, tiny_codec, tiny_model, write_tiny
 from torch import Tensor, nn
 
 from linker import heartbeat
@@ -29,6 +29,7 @@ from linker.train.losses import BLINKS, Noising, changes, evened, masked_mean, r
 from linker.train.presets import chosen, deciding
 from linker.train.speech import filter_bank
 from linker.train.stages import choose_parameters, stage_1, stage_2, train_stage
+from linker.train.stills import Stills
 
 PLAN = Plan(steps=12, learning_rate=0.05, warmup=3, save_every=5, log_every=1)
 
@@ -293,7 +294,9 @@ def test_the_chain_of_rules_makes_a_checkpoint_that_loads(tmp_path: Path, monkey
         steps.encode_videos(videos, codec, speech, encoded)
     assert (heartbeat.advances(), len(list(encoded.parent.glob("*.npz")))) == (1, 1)
     drain.unlink()
+    (encoded.parent / ".000001.0123abcd.npz").write_bytes(b"what a killed one left")
     steps.encode_videos(videos, codec, speech, encoded)
+    assert len(list(encoded.parent.glob("*.npz"))) == 4
     assert heartbeat.advances() == 4
     steps.train_stage1(encoded, stage1, codec, speech, settings, [])
     steps.train_stage2(encoded, stage1, codec, speech, weights, record, curves, settings)
@@ -345,3 +348,23 @@ def test_a_part_beside_the_model_does_not_tell_where_it_came_from(tmp_path: Path
     steps.copy_part(tmp_path / "second", tmp_path / "weights")
     assert str(tmp_path) not in (tmp_path / "weights" / "config.json").read_text()
     assert AutoencoderDC.from_pretrained(tmp_path / "weights").config.latent_channels == 4
+
+
+def test_what_the_last_part_learns_from_is_told_by_what_decides_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the networks and the videos, and not by settings that stage 2's card happens to name."""
+    start, plain = write_tiny(tmp_path / "stage2"), TrainSettings(joint_videos=4)
+    monkeypatch.setattr(steps, "draw_range", lambda *given, **more: None)
+    monkeypatch.setattr(steps, "load_codec", lambda folder: nn.Identity())
+    monkeypatch.setattr(steps, "encode_range", lambda *given: None)
+
+    def told(settings: TrainSettings, stills: Stills = Stills()) -> str:  # noqa: B008
+        return steps.prepare_joint(start, tmp_path / "joint", nn.Identity(), settings, stills)
+
+    first = told(plain)
+    tiny_model().save_pretrained(start, {"save_every": 7}, torch.float32)
+    assert told(plain.model_copy(update={"save_every": 7, "joint_steps": 9})) == first
+    others = [told(plain.model_copy(update=other)) for other in ({"joint_videos": 6}, {"data_seed": 2}, {"videos": 8})]
+    tiny_model(seed=1).save_pretrained(start, {}, torch.float32)
+    assert len({first, *others, told(plain), told(plain, Stills(digest="other"))}) == 6
