@@ -2,8 +2,8 @@
 
 Inputs: none, or the shards of `train.shards` and the checkpoint of `train.start`. Outputs: training/{preset}/ (the
 checkpoint that `generate.weights` takes), by way of videos, codec and speech encoder where none are given, encoded videos
-and the two stages; where all begins from nothing, stage 2 has a last part in which the speech encoder
-is trained along. Every step keeps its state and goes on where it was killed.
+and the two stages; where all begins from nothing, stage 2 has a last part, in which the speech encoder is trained along.
+Every step keeps its state and goes on where it was killed.
 """
 
 

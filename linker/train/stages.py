@@ -1,5 +1,5 @@
-"""The paper's two stages (section 4.1), and how the second ends at mini size. A stage is a value: what it
-trains, how many frames, how long."""
+"""The paper's two stages (section 4.1), and how the second ends at mini size. A stage is a value: what it trains, how
+many frames, how long."""
 
 from __future__ import annotations
 
