@@ -15,7 +15,7 @@ from tiny import SMALL_CODEC, small_motion_codec
 
 from linker.errors import Diverged, EnvironmentError
 from linker.model.codec import FINEST, decode_frames, encode_frames, load_codec, read_portrait, to_pixels
-from linker.model.motion_codec import MotionCodec, identity_grid, laid, moved
+from linker.model.motion_codec import ABOUT_PX, MotionCodec, crisp, identity_grid, laid, moved
 from linker.train import codec as codec_module
 from linker.train.codec import (
     LATENT_NOISE,
@@ -28,6 +28,7 @@ from linker.train.codec import (
     coloured,
     covariance,
     draw_pairs,
+    drawn,
     even_out,
     frame_files,
     picture_loss,
@@ -100,6 +101,35 @@ def test_paint_covers_what_it_should() -> None:
     assert made[..., :12].min() > 0.99
     assert made[..., 20:].max() < 0.01
     assert torch.equal(laid(colour, colour * 0.5, torch.ones_like(cover)), colour * 0.5)
+
+
+def test_paint_that_is_shown_covers_or_does_not() -> None:
+    """What covers by half does so still, whole and none stay, and the others are decided."""
+    _, cover = crisp(torch.zeros(1, 3, 1, 8), torch.tensor([0, 0.1, 0.3, 0.45, 0.5, 0.55, 0.7, 1]).view(1, 1, 1, 8))
+    wanted = torch.tensor([0, 1 / (1 + 9**2), 1 / (1 + (7 / 3) ** 2), 1 / (1 + (11 / 9) ** 2), 0.5])
+    torch.testing.assert_close(cover.flatten()[:5], wanted)
+    torch.testing.assert_close(cover.flatten()[5:], torch.tensor([1 - wanted[3], 1 - wanted[2], 1.0]))
+
+
+@given(st.floats(-0.3, 0.3), st.floats(-0.3, 0.3))
+def test_paint_that_is_shown_has_twice_the_detail_of_its_light_and_the_same_colours(light: float, step: float) -> None:
+    """An edge between two lights is twice as high at once, and far from it all is as it was."""
+    colour = torch.tensor([0.1, 0.0, -0.1]).view(1, 3, 1, 1) + torch.full((1, 3, 8, 64), light)
+    colour[..., 32:] += step
+    made, _ = crisp(colour, torch.ones(1, 1, 8, 64))
+    torch.testing.assert_close(made[..., : 32 - ABOUT_PX], colour[..., : 32 - ABOUT_PX])
+    torch.testing.assert_close(made[..., 32 + ABOUT_PX :], colour[..., 32 + ABOUT_PX :])
+    edge = (2 - 1 / (2 * ABOUT_PX + 1)) * step
+    torch.testing.assert_close(made[..., 32] - made[..., 31], torch.full((1, 3, 8), edge))
+    torch.testing.assert_close(made - made.mean(1, keepdim=True), colour - colour.mean(1, keepdim=True))
+
+
+@torch.no_grad()
+def test_what_is_learnt_from_has_its_paint_as_it_is(codec: MotionCodec) -> None:
+    latent, portrait = torch.randn(2, 4, 4, 4), torch.rand(2, 3, 64, 64)
+    learnt, seen = drawn(codec, latent, portrait)[0], codec.read(portrait)
+    torch.testing.assert_close(codec.decode(latent, seen, shown=False), learnt)
+    assert (codec.decode(latent, seen) - learnt).abs().max() > 1e-3
 
 
 def test_it_is_loaded_as_it_was_saved(codec: MotionCodec, tmp_path: Path) -> None:

@@ -84,3 +84,4 @@ def test_the_codec_sees_latents_as_it_gave_them(tmp_path: Path) -> None:
     shown = latents[:, EYES_FRAME]
     given = shown * 2 + torch.tensor([1.0, 2.0, 3.0, 4.0]).view(-1, 1, 1)
     assert torch.equal(seen.drawn(shown, appearance), plain.drawn(given, appearance))
+    assert torch.equal(seen.drawn(shown, appearance), seen.codec.decode(given, appearance, shown=False))

@@ -24,6 +24,8 @@ FLOW_UNIT = 0.1  # of half the picture: what a flow of 1 moves
 PICTURE = 3
 LEAST_CONTRAST = 0.05  # deviation of a grey portrait under which it is not raised to 1
 COVER_START = -4.0  # logit of paint: at first, none
+DECIDED = 2.0  # how much steeper the logit of what paint covers is in what is shown
+ABOUT_PX = 7  # how far the light about a painted pixel is looked at, to either side
 LIDS_REACH = 2  # places beyond the eyes that shut lids may change
 LIDS_RATE = 10.0  # how much quicker than others the few numbers are learnt that shut all lids
 
@@ -168,11 +170,13 @@ class MotionCodec(ModelMixin, ConfigMixin):
         eyes: the same for everybody (decision 0019)."""
         return LIDS_RATE * self.lids(eyes_B1hw) * shut_B[:, None, None, None]
 
-    def decode(self, latent_BChw: Tensor, appearance: Appearance) -> Tensor:
-        """Pictures (B, 3, S, S) in -1..1, as large as the appearance's `fine`."""
+    def decode(self, latent_BChw: Tensor, appearance: Appearance, shown: bool = True) -> Tensor:
+        """Pictures (B, 3, S, S) in -1..1, as large as the appearance's `fine`; those that are not `shown`, but learnt
+        from, have their paint as it is."""
         features = self.mover(latent_BChw, appearance.maps)
         flow = self.flow_of(features)
-        return laid(moved(appearance.fine, flow), *self.painted(moved(appearance.pixels, flow), features))
+        paint = self.painted(moved(appearance.pixels, flow), features)
+        return laid(moved(appearance.fine, flow), *(crisp(*paint) if shown else paint))
 
     def flow_of(self, features: Tensor) -> Tensor:
         """Where to take each place from, (B, 2, H / 2, W / 2): x and y, relative to it, in half pictures."""
@@ -199,6 +203,16 @@ def laid(picture_B3SS: Tensor, colour_B3HW: Tensor, cover_B1HW: Tensor) -> Tenso
         paint = F.interpolate(torch.cat([colour_B3HW, cover_B1HW], 1), picture_B3SS.shape[-2:], mode="bicubic")
         colour_B3HW, cover_B1HW = paint[:, :PICTURE], paint[:, PICTURE:].clamp(0, 1)
     return picture_B3SS + (colour_B3HW - picture_B3SS) * cover_B1HW
+
+
+def crisp(colour_B3HW: Tensor, cover_B1HW: Tensor) -> tuple[Tensor, Tensor]:
+    """Paint as it is shown. What is learnt is the mean of what could be there, a smear: here it covers or does not, and
+    how its light differs from that about it is doubled (decision 0026)."""
+    light = colour_B3HW.mean(1, keepdim=True)
+    about, span = F.pad(light, [ABOUT_PX] * 4, mode="replicate"), 2 * ABOUT_PX + 1
+    for kernel in ((1, span), (span, 1)):
+        about = F.avg_pool2d(about, kernel, stride=1)
+    return (colour_B3HW + light - about).clamp(-1, 1), torch.sigmoid(DECIDED * torch.logit(cover_B1HW))
 
 
 def identity_grid(height: int, width: int, device: torch.device) -> Tensor:
