@@ -430,7 +430,9 @@ def test_sigterm_ends_after_the_rows_that_are_being_made(shard: Shard) -> None:
     (shard.results / ".linker" / "drain").touch()  # what `run` does on SIGTERM
     _, told = head.communicate(timeout=60)
     assert head.returncode == 3
-    assert "ended on request with 4 rows left" in told
+    begun = {window.split()[0] for window in shard.windows()}  # one, where the other worker was slow to begin
+    assert 1 <= len(begun) <= 2
+    assert f"ended on request with {6 - len(begun)} rows left" in told
     (shard.results / ".linker" / "drain").unlink()
     assert shard.run(2)[0] == 0
     assert shard.frames() == undisturbed(shard)
