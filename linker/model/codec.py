@@ -79,10 +79,14 @@ def decode_frames(codec: nn.Module, latents_TChw: Tensor, appearance: Appearance
     return to_pictures(decode_pixels(codec, latents_TChw, shown))
 
 
-def decode_pixels(codec: nn.Module, latents_BChw: Tensor, appearance: Appearance | None = None) -> Tensor:
-    """Latents of the codec -> pictures (B, 3, H, W) in -1..1; `appearance`: a MotionCodec's, of as many portraits."""
+def decode_pixels(
+    codec: nn.Module, latents_BChw: Tensor, appearance: Appearance | None = None, shown: bool = True
+) -> Tensor:
+    """Latents of the codec -> pictures (B, 3, H, W) in -1..1; `appearance`: a MotionCodec's, of as many portraits;
+    `shown`: as its pictures are shown, and not as it learns from them."""
     latents = latents_BChw.contiguous(memory_format=torch.channels_last)
-    pixels = codec.decode(latents, appearance) if isinstance(codec, MotionCodec) else codec.decode(latents).sample
+    moves = isinstance(codec, MotionCodec)
+    pixels = codec.decode(latents, appearance, shown) if moves else codec.decode(latents).sample
     return pixels.float()
 
 

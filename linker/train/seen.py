@@ -53,10 +53,7 @@ class Seen:
 
     def drawn(self, latent_BChw: Tensor, appearance: Appearance | None) -> Tensor:
         """Pictures (B, 3, S, S) in -1..1, their paint as the codec learnt it: what is decided has no gradient."""
-        latents = latent_BChw * self.std + self.mean
-        if appearance and isinstance(self.codec, MotionCodec):
-            return self.codec.decode(latents.contiguous(memory_format=torch.channels_last), appearance, shown=False)
-        return decode_pixels(self.codec, latents)
+        return decode_pixels(self.codec, latent_BChw * self.std + self.mean, appearance, shown=False)
 
 
 def telling(latents_BFChw: Tensor, mask_Bhw: Tensor, blink_BF: Tensor) -> Tensor:
